@@ -1,0 +1,224 @@
+"""The shapes of the models: frozen dataclasses that read and write the published config.json.
+
+Owns the names and defaults of the published configuration classes. Knows nothing of weights, settings of a run,
+or the command line. Unknown keys of a config.json are kept in `extra` and written back: real files carry some.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from .errors import ConfigError
+
+CONFIG_NAME = "config.json"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object from `path`; raises ConfigError naming the file."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file", "a model directory holds a config.json beside its weights") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as JSON: {error}", "the file may be cut short; copy it again") from None
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: a JSON object is expected, found {type(loaded).__name__}")
+    return loaded
+
+
+@dataclass(frozen=True, init=False)
+class PublishedConfig:
+    """Common to the published configuration classes: keyword arguments, unknown ones kept in `extra`."""
+
+    model_type: ClassVar[str] = ""
+    extra: dict[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        names = [f for f in fields(self) if f.name != "extra"]
+        if len(args) > len(names):
+            raise TypeError(f"{type(self).__name__} takes at most {len(names)} positional arguments, got {len(args)}")
+        given = {f.name: value for f, value in zip(names, args, strict=False)}
+        extra = dict(kwargs.pop("extra", {}))
+        for name, value in kwargs.items():
+            (given if any(f.name == name for f in names) else extra)[name] = value
+        for f in names:
+            default = f.default_factory() if callable(f.default_factory) else f.default
+            object.__setattr__(self, f.name, given.get(f.name, default))
+        extra.pop("model_type", None)
+        object.__setattr__(self, "extra", extra)
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        """Raise ConfigError where a value cannot be: sizes are positive integers."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+                raise ConfigError(f"{type(self).__name__}.{f.name}: a whole number is expected, found {value!r}")
+            if f.type == "float" and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ConfigError(f"{type(self).__name__}.{f.name}: a number is expected, found {value!r}")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """Build from the content of a config.json; `kwargs` override it."""
+        return cls(**{**config_dict, **kwargs})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a config.json."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
+        plain = {name: v.to_dict() if isinstance(v, PublishedConfig) else v for name, v in values.items()}
+        return {**self.extra, **plain, "model_type": self.model_type}
+
+    def to_json_string(self) -> str:
+        """The text of a config.json, keys sorted."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, default=list) + "\n"
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write config.json into `save_directory`, which is made where it is missing."""
+        directory = Path(save_directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / CONFIG_NAME).write_text(self.to_json_string(), encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Read config.json from a local model directory."""
+        path = Path(pretrained_model_name_or_path)
+        return cls.from_dict(read_json(path if path.suffix == ".json" else path / CONFIG_NAME), **kwargs)
+
+
+@dataclass(frozen=True, init=False)
+class ClvpEncoderConfig(PublishedConfig):
+    """One CLVP encoder, text or speech. Defaults are those of the published class."""
+
+    model_type: ClassVar[str] = "clvp_encoder"
+    vocab_size: int = 256
+    hidden_size: int = 768
+    intermediate_size: int = 1536
+    projection_dim: int = 768
+    num_hidden_layers: int = 20
+    num_attention_heads: int = 12
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-5
+    attention_dropout: float = 0.1
+    dropout: float = 0.1
+    use_rotary_embedding: bool = True
+    use_attention_bias: bool = False
+    summary_type: str = "mean"  # mean | last | first | cls_index
+    initializer_factor: float = 1.0
+    bos_token_id: int = 255
+    eos_token_id: int = 0
+    pad_token_id: int | None = None
+    rms_norm: str = "rsqrt"  # rsqrt: x·rsqrt(mean x² + 1e-5); clamp: Tortoise's x / max(rms, 1e-8)
+
+    def __post_init__(self) -> None:
+        self._check()
+        _check_heads(type(self).__name__, self.hidden_size, self.num_attention_heads)
+        if self.summary_type not in ("mean", "last", "first", "cls_index"):
+            raise ConfigError(f"summary_type {self.summary_type!r}: mean, last, first or cls_index is expected")
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, config_type: str = "text_config", **kwargs: Any
+    ) -> Self:
+        """Read one encoder's part ("text_config" or "speech_config") of a CLVP config.json, or a config of its own."""
+        if config_type not in ("text_config", "speech_config"):
+            raise ConfigError(f"config_type {config_type!r}: text_config or speech_config is expected")
+        path = Path(pretrained_model_name_or_path)
+        loaded = read_json(path if path.suffix == ".json" else path / CONFIG_NAME)
+        return cls.from_dict(loaded[config_type] if loaded.get("model_type") == "clvp" else loaded, **kwargs)
+
+
+@dataclass(frozen=True, init=False)
+class ClvpDecoderConfig(PublishedConfig):
+    """The autoregressive decoder with its conditioning encoder. Defaults are those of the published class."""
+
+    model_type: ClassVar[str] = "clvp_decoder"
+    vocab_size: int = 8194
+    max_position_embeddings: int = 608
+    max_text_tokens: int = 404
+    hidden_size: int = 1024
+    num_hidden_layers: int = 30
+    num_attention_heads: int = 16
+    n_inner: int | None = None  # None: 4 · hidden_size
+    num_mel_attn_blocks: int = 6
+    activation_function: str = "gelu_new"
+    resid_pdrop: float = 0.1
+    embd_pdrop: float = 0.1
+    attention_dropout: float = 0.1
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    summary_type: str = "cls_index"  # this and the next four: carried, without effect
+    summary_use_proj: bool = True
+    summary_activation: str | None = None
+    summary_proj_to_labels: bool = True
+    summary_first_dropout: float = 0.1
+    use_cache: bool = True
+    bos_token_id: int = 8192
+    eos_token_id: int = 8193
+    feature_size: int = 80
+    use_attention_bias: bool = True
+    initializer_factor: float = 1.0
+    decoder_fixing_codes: list[int] = field(default_factory=lambda: [83, 45, 45, 248])
+    pad_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check()
+        _check_heads(type(self).__name__, self.hidden_size, self.num_attention_heads)
+        codes = self.decoder_fixing_codes
+        if not isinstance(codes, list | tuple) or len(codes) != 4 or not all(isinstance(c, int) for c in codes):
+            raise ConfigError(f"decoder_fixing_codes: four codes are expected, found {codes!r}")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Read the decoder's part of a CLVP config.json, or a config of its own."""
+        path = Path(pretrained_model_name_or_path)
+        loaded = read_json(path if path.suffix == ".json" else path / CONFIG_NAME)
+        return cls.from_dict(loaded["decoder_config"] if loaded.get("model_type") == "clvp" else loaded, **kwargs)
+
+
+@dataclass(frozen=True, init=False)
+class ClvpConfig(PublishedConfig):
+    """The whole model: text encoder, speech encoder, decoder. Parts may be given as dicts, as the published class does."""
+
+    model_type: ClassVar[str] = "clvp"
+    text_config: ClvpEncoderConfig = field(default_factory=ClvpEncoderConfig)
+    speech_config: ClvpEncoderConfig = field(default_factory=ClvpEncoderConfig)
+    decoder_config: ClvpDecoderConfig = field(default_factory=ClvpDecoderConfig)
+    projection_dim: int = 768
+    logit_scale_init_value: float = 2.6592
+    initializer_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        parts: dict[str, type[PublishedConfig]] = {
+            "text_config": ClvpEncoderConfig,
+            "speech_config": ClvpEncoderConfig,
+            "decoder_config": ClvpDecoderConfig,
+        }
+        for name, kind in parts.items():
+            value = getattr(self, name)
+            if value is None or isinstance(value, dict):
+                object.__setattr__(self, name, kind.from_dict(value or {}))
+            elif not isinstance(value, kind):
+                raise ConfigError(f"{name}: a mapping or a {kind.__name__} is expected, found {type(value).__name__}")
+        self._check()
+
+    @classmethod
+    def from_sub_model_configs(
+        cls,
+        text_config: ClvpEncoderConfig,
+        speech_config: ClvpEncoderConfig,
+        decoder_config: ClvpDecoderConfig,
+        **kwargs: Any,
+    ) -> Self:
+        """Put three configurations together."""
+        return cls(text_config=text_config, speech_config=speech_config, decoder_config=decoder_config, **kwargs)
+
+
+def _check_heads(owner: str, width: int, heads: int) -> None:
+    if heads < 1 or width % heads:
+        raise ConfigError(f"{owner}: hidden_size {width} does not divide into {heads} heads")
