@@ -1,0 +1,206 @@
+"""N candidates of each prompt: prefill once, then steps over slots that are refilled as rows finish.
+
+Prefix vectors in, codes out; knows no text, voice or file. Candidate i of a prompt is a function of the weights, the
+prefix, the sampling settings, the seed and i: rows share nothing but the prompt's keys and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..model.decoder import CodeDecoder
+from ..records import Codes
+from ..settings import SamplingSettings
+from .cache import PromptCache, PromptRecorder, RowCache, StepAttend
+from .sampler import NEVER, choose, initial_history, uniforms
+
+CACHE_BYTES = 1152 * 2**20  # keys and values of all rows together, where no batch size is given
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """One text in one voice: its prefix (P, D) and which candidates are wanted of it."""
+
+    prefix: Tensor
+    seed: int
+    indices: Sequence[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """Codes (T,) of one candidate, without start and stop; logprob is under the model's own distribution."""
+
+    prompt: int
+    index: int
+    codes: Codes
+    stopped: bool
+    logprob: float
+
+
+@dataclass(eq=False)
+class _Prefilled:
+    cache: PromptCache
+    logits: Tensor  # (V,) of the first code
+
+
+def code_position(count: int | Tensor, options: SamplingSettings) -> int | Tensor:
+    """Position of the code number `count` (from 0; the start code stands at 0): 1, 2, 3, … or, skipping, 2, 3, 4, …."""
+    return count + (1 if options.code_positions == "trained" else 2)
+
+
+def longest_possible(decoder: CodeDecoder, options: SamplingSettings) -> int:
+    """Codes that fit into the decoder's position table, and into max_codes."""
+    last = decoder.config.max_position_embeddings - 1
+    return min(options.max_codes, last - int(code_position(0, options)) + 2)
+
+
+def rows_that_fit(decoder: CodeDecoder, options: SamplingSettings, batch_size: int) -> int:
+    """How many rows to run at once: what was asked for, or what keeps the caches within CACHE_BYTES."""
+    if batch_size:
+        return batch_size
+    weight = decoder.lm_head.weight
+    config = decoder.config
+    a_row = 2 * config.num_hidden_layers * config.hidden_size * weight.element_size() * longest_possible(decoder, options)
+    return max(1, min(256, CACHE_BYTES // a_row))
+
+
+def prefill(decoder: CodeDecoder, prefix: Tensor) -> _Prefilled:
+    """Run a prefix (P, D), which takes no decoder positions, and the start code at position 0."""
+    start = torch.tensor([[decoder.config.bos_token_id]], device=prefix.device)
+    first = decoder.stack.embed(start, torch.zeros_like(start))
+    recorder = PromptRecorder()
+    embeds = torch.cat((prefix.unsqueeze(0).to(first.dtype), first), dim=1)
+    hidden = decoder.stack.hidden(embeds, recorder.attend)
+    return _Prefilled(recorder.cache(), decoder.logits(hidden[0, -1]))
+
+
+class Slots:
+    """The live rows of a batch, one slot each; dead rows leave by letting the last live row take their slot."""
+
+    def __init__(self, decoder: CodeDecoder, options: SamplingSettings, rows: int) -> None:
+        config = decoder.config
+        weight = decoder.lm_head.weight
+        self.decoder, self.options, self.rows = decoder, options, rows
+        self.limit = longest_possible(decoder, options)
+        heads = config.num_attention_heads
+        shape = (config.num_hidden_layers, rows, heads, self.limit, config.hidden_size // heads)
+        self.cache = RowCache(shape, weight.dtype, weight.device)
+        self.said = initial_history(rows, config.vocab_size, config.bos_token_id, options).to(weight.device)
+        self.fresh = self.said[0].clone() if rows else self.said
+        self.codes = torch.zeros(rows, self.limit, dtype=torch.long, device=weight.device)
+        self.draws = torch.zeros(rows, self.limit, dtype=torch.float64, device=weight.device)
+        self.counts = torch.zeros(rows, dtype=torch.long, device=weight.device)  # codes sampled so far
+        self.logprobs = torch.zeros(rows, dtype=torch.float64, device=weight.device)
+        self.logits = torch.zeros(rows, config.vocab_size, device=weight.device)
+        self.owners: list[tuple[int, int]] = []  # (prompt number, candidate index) of each live row
+
+    @property
+    def live(self) -> int:
+        """Rows that still speak."""
+        return len(self.owners)
+
+    def admit(self, prompt: int, index: int, seed: int, first_logits: Tensor) -> None:
+        """Give candidate `index` of a prefilled prompt the next free slot."""
+        row = self.live
+        self.cache.lengths[row] = 0
+        self.counts[row] = 0
+        self.logprobs[row] = 0.0
+        self.said[row] = self.fresh
+        self.logits[row] = first_logits
+        if not self.options.greedy:
+            self.draws[row] = torch.from_numpy(uniforms(seed, index, self.limit)).to(self.draws.device)
+        self.owners.append((prompt, index))
+
+    def sample(self) -> Tensor:
+        """Draw the next code of every live row from `logits`; (n,) True for rows that end with it."""
+        n, config = self.live, self.decoder.config
+        logits = self.logits[:n].float()
+        allowed = logits.clone()
+        if self.options.suppress_start:
+            allowed[:, config.bos_token_id] = NEVER
+        if self.options.min_codes:
+            allowed[:, config.eos_token_id].masked_fill_(self.counts[:n] < self.options.min_codes, NEVER)
+        places = self.counts[:n].unsqueeze(1)
+        draws = None if self.options.greedy else self.draws[:n].gather(1, places).squeeze(1)
+        codes = choose(allowed, self.said[:n], draws, self.options).unsqueeze(1)
+        self.logprobs[:n] += logits.log_softmax(-1).gather(1, codes).squeeze(1)
+        self.codes[:n].scatter_(1, places, codes)
+        self.said[:n].scatter_(1, codes, True)
+        self.counts[:n] += 1
+        return (codes.squeeze(1) == config.eos_token_id) | (self.counts[:n] >= self.limit)
+
+    def collect(self, ended: Tensor) -> Iterator[Generated]:
+        """Take out the rows that ended, from the last to the first."""
+        stop = self.decoder.config.eos_token_id
+        for row in reversed(torch.nonzero(ended).flatten().tolist()):
+            codes = self.codes[row, : int(self.counts[row])].cpu().numpy().astype(np.int64)
+            stopped = bool(codes[-1] == stop)
+            prompt, index = self.owners[row]
+            yield Generated(prompt, index, codes[:-1] if stopped else codes, stopped, float(self.logprobs[row]))
+            self._leave(row)
+
+    def _leave(self, row: int) -> None:
+        last = self.live - 1
+        if row != last:
+            self.cache.move(last, row)
+            for table in (self.said, self.codes, self.draws, self.counts, self.logprobs, self.logits):
+                table[row] = table[last]
+            self.owners[row] = self.owners[last]
+        self.owners.pop()
+
+    def step(self, prompts: dict[int, _Prefilled]) -> None:
+        """Feed the codes just sampled; `logits` then holds those of the next."""
+        n = self.live
+        owners = torch.tensor([prompt for prompt, _ in self.owners], device=self.counts.device)
+        groups = [(prompts[p].cache, torch.nonzero(owners == p).flatten()) for p in sorted({p for p, _ in self.owners})]
+        attend = StepAttend(self.cache, groups, n)
+        last = self.counts[:n].unsqueeze(1) - 1
+        positions = code_position(last, self.options)
+        assert isinstance(positions, Tensor)
+        stack = self.decoder.stack
+        hidden = stack.hidden(stack.embed(self.codes[:n].gather(1, last), positions), attend.attend)
+        attend.done()
+        self.logits[:n] = self.decoder.logits(hidden[:, 0])
+
+
+Progress = Callable[[int, int], None]  # candidates done, codes sampled since the last call
+
+
+@torch.inference_mode()
+def generate(
+    decoder: CodeDecoder,
+    prompts: Sequence[Prompt],
+    options: SamplingSettings,
+    *,
+    batch_size: int = 0,
+    progress: Progress | None = None,
+) -> Iterator[Generated]:
+    """Yield every candidate of every prompt as it ends, the slots always full while there is work.
+
+    batch_size bounds the rows held at once (0 chooses by memory) and changes no candidate.
+    """
+    queue = [(number, index) for number, prompt in enumerate(prompts) for index in prompt.indices]
+    slots = Slots(decoder, options, min(rows_that_fit(decoder, options, batch_size), len(queue)))
+    prefilled: dict[int, _Prefilled] = {}
+    queue.reverse()
+    done = 0
+    while queue or slots.live:
+        while queue and slots.live < slots.rows:
+            number, index = queue.pop()
+            if number not in prefilled:
+                prefilled = {p: prefilled[p] for p in {p for p, _ in slots.owners}}
+                prefilled[number] = prefill(decoder, prompts[number].prefix)
+            slots.admit(number, index, prompts[number].seed, prefilled[number].logits)
+        sampled = slots.live
+        for made in slots.collect(slots.sample()):
+            done += 1
+            yield made
+        if progress:
+            progress(done, sampled)
+        if slots.live:
+            slots.step(prefilled)
