@@ -1,0 +1,1 @@
+"""Sound ↔ log-mel: waveform (files), mel (features and back), voice (conditioning windows), features (published class)."""
