@@ -1,1 +1,1 @@
-"""Sound ↔ log-mel: waveform (files), mel (features and back), voice (conditioning windows), features (published class)."""
+"""Sound ↔ log-mel: waveform has files, mel the features, voice the conditioning windows, features the published class."""

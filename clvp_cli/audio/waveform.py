@@ -165,7 +165,9 @@ def _mono_blocks(sound: Any, where: str, limit: int | None) -> Iterator[Samples]
         try:
             frames = sound.read(block, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise AudioError(f"{where}: damaged after {done / sound.samplerate:.1f} s", "export it again") from error
+            raise AudioError(
+                f"{where}: damaged or cut short, beyond {done / sound.samplerate:.1f} s", "export it again"
+            ) from error
         if not len(frames):
             break
         done += len(frames)
