@@ -1,1 +1,1 @@
-"""Sound ↔ log-mel: waveform has files, mel the features, voice the conditioning windows, features the published class."""
+"""Sound ↔ log-mel: files (waveform), features and back (mel), windows (voice), the published class (features)."""
