@@ -1,0 +1,181 @@
+"""The published layout: every name and shape that a configuration calls for, its parts, and its derived tables.
+
+This is the one canonical state; every other format is adapted to it. Owns names and shapes, and telling what a state
+lacks. Knows nothing of files. Torch-free, so that `clvp model info` is; a test holds it equal to the modules' state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from ..config import ClvpConfig, ClvpDecoderConfig, ClvpEncoderConfig
+from ..errors import CheckpointError
+from .tensors import FLOAT_TYPES, TensorInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shape = tuple[int, ...]
+
+# The parts that can stand alone, and where their names begin. logit_scale goes with the encoders.
+PARTS: Mapping[str, str] = {
+    "conditioning": "conditioning_encoder.",
+    "decoder": "speech_decoder_model.",
+    "text": "text_encoder_model.",
+    "speech": "speech_encoder_model.",
+}
+SCALE = "logit_scale"
+INV_FREQ = "rotary_pos_emb.inv_freq"  # published files carry it; it is a function of the configuration
+TEXT_ROWS = "text_vocab_size"  # in the decoder's configuration, where a fine-tune's differs from the text encoder's
+SHOWN = 4  # names in one message
+
+
+def expected_shapes(config: ClvpConfig) -> dict[str, Shape]:
+    """Name → shape of every tensor a model of this configuration has, derived tables left out, in published order."""
+    shapes: dict[str, Shape] = {SCALE: ()}
+    for part, names in (
+        ("conditioning", _conditioning(config)),
+        ("decoder", _decoder(config.decoder_config)),
+        ("text", _encoder(config.text_config)),
+        ("speech", _encoder(config.speech_config)),
+    ):
+        shapes.update((PARTS[part] + name, shape) for name, shape in names)
+    return shapes
+
+
+def derived_shapes(config: ClvpConfig) -> dict[str, Shape]:
+    """Name → shape of the tables that published files carry and that follow from the configuration."""
+    return {
+        f"{PARTS[part]}{INV_FREQ}": (rotary_dim(encoder) // 2,)
+        for part, encoder in (("text", config.text_config), ("speech", config.speech_config))
+        if encoder.use_rotary_embedding
+    }
+
+
+def derived_tables(config: ClvpConfig) -> dict[str, Tensor]:
+    """The derived tables themselves, for saving and for checking what a file carries."""
+    from ..model.encoder import rotary_inv_freq
+
+    encoders = {PARTS["text"]: config.text_config, PARTS["speech"]: config.speech_config}
+    return {name: rotary_inv_freq(encoders[name.removesuffix(INV_FREQ)]) for name in derived_shapes(config)}
+
+
+def rotary_dim(config: ClvpEncoderConfig) -> int:
+    """How many dimensions of each head are rotated: max(projection_dim // (2 · heads), 32)."""
+    return max(config.projection_dim // (config.num_attention_heads * 2), 32)
+
+
+def part_of(name: str) -> str:
+    """The part a name belongs to; "logit_scale" and unknown names stand for themselves."""
+    return next((part for part, prefix in PARTS.items() if name.startswith(prefix)), name)
+
+
+def parts_in(names: Mapping[str, object]) -> tuple[str, ...]:
+    """The parts of which at least one name is there, in the order of `PARTS`."""
+    there = {part_of(name) for name in names}
+    return tuple(part for part in PARTS if part in there)
+
+
+def check_state(where: str, infos: Mapping[str, TensorInfo], config: ClvpConfig) -> None:
+    """Raise CheckpointError unless `infos` are exactly the parts they begin: none missing, extra or misshapen."""
+    parts = parts_in(infos)
+    expected = {name: shape for name, shape in expected_shapes(config).items() if part_of(name) in parts}
+    if "text" in parts or "speech" in parts:
+        expected[SCALE] = ()
+    derived = {name: shape for name, shape in derived_shapes(config).items() if name in infos}
+    check_shapes(where, infos, {**expected, **derived})
+
+
+def check_shapes(where: str, infos: Mapping[str, TensorInfo], expected: Mapping[str, Shape]) -> None:
+    """Raise CheckpointError naming what `infos` lack, have too much, or have in another shape or as integers."""
+    faults = {
+        "missing": [name for name in expected if name not in infos],
+        "unknown": [name for name in infos if name not in expected],
+        "misshapen": [
+            f"{name} {list(infos[name].shape)}, not {list(shape)}"
+            for name, shape in expected.items()
+            if name in infos and infos[name].shape != shape
+        ],
+        "not floating point": [
+            f"{name} {infos[name].dtype}" for name in expected if name in infos and infos[name].dtype not in FLOAT_TYPES
+        ],
+    }
+    raise_faults(where, faults)
+
+
+def raise_faults(where: str, faults: Mapping[str, list[str]]) -> None:
+    """Raise CheckpointError telling how many names each fault has, and the first few; do nothing without faults."""
+    told = [f"{len(names)} {fault}: {listed(names)}" for fault, names in faults.items() if names]
+    if told:
+        raise CheckpointError(
+            f"{where}: {'; '.join(told)}", "the weights belong to another model or version, or the file is incomplete"
+        )
+
+
+def listed(names: list[str]) -> str:
+    """The first few names, and that there are more."""
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+
+
+def _linear(name: str, rows: int, columns: int, bias: bool = True) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.weight", (rows, columns)
+    if bias:
+        yield f"{name}.bias", (rows,)
+
+
+def _norm(name: str, width: int) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.weight", (width,)
+    yield f"{name}.bias", (width,)
+
+
+def _attention(name: str, width: int, bias: bool) -> Iterator[tuple[str, Shape]]:
+    for projection in ("k_proj", "v_proj", "q_proj"):
+        yield from _linear(f"{name}.{projection}", width, width, bias)
+    yield from _linear(f"{name}.out_proj", width, width)
+
+
+def _conditioning(config: ClvpConfig) -> Iterator[tuple[str, Shape]]:
+    decoder = config.decoder_config
+    width = decoder.hidden_size
+    yield "text_token_embedding.weight", (decoder.extra.get(TEXT_ROWS, config.text_config.vocab_size), width)
+    yield "text_position_embedding.weight", (decoder.max_text_tokens, width)
+    yield "mel_conv.weight", (width, decoder.feature_size, 1)
+    yield "mel_conv.bias", (width,)
+    for block in range(decoder.num_mel_attn_blocks):
+        yield from _norm(f"group_norms.{block}", width)
+        yield from _attention(f"mel_attn_blocks.{block}", width, decoder.use_attention_bias)
+
+
+def _decoder(config: ClvpDecoderConfig) -> Iterator[tuple[str, Shape]]:
+    width, inner = config.hidden_size, config.n_inner or 4 * config.hidden_size
+    stack = "model.decoder."
+    yield f"{stack}input_embeds_layer.weight", (config.vocab_size, width)
+    yield f"{stack}position_embeds_layer.weight", (config.max_position_embeddings, width)
+    for layer in range(config.num_hidden_layers):
+        name = f"{stack}layers.{layer}"
+        yield from _norm(f"{name}.input_layernorm", width)
+        yield from _attention(f"{name}.attn", width, config.use_attention_bias)
+        yield from _norm(f"{name}.post_attention_layernorm", width)
+        yield from (
+            (f"{name}.mlp.c_fc.weight", (width, inner)),
+            (f"{name}.mlp.c_fc.bias", (inner,)),
+        )  # stored (in, out)
+        yield from ((f"{name}.mlp.c_proj.weight", (inner, width)), (f"{name}.mlp.c_proj.bias", (width,)))
+    yield from _norm(f"{stack}layer_norm", width)
+    yield from _norm("final_norm", width)
+    yield from _linear("lm_head", config.vocab_size, width)
+
+
+def _encoder(config: ClvpEncoderConfig) -> Iterator[tuple[str, Shape]]:
+    width = config.hidden_size
+    yield "token_embedding.weight", (config.vocab_size, width)
+    for layer in range(config.num_hidden_layers):
+        name = f"layers.{layer}"
+        yield from _attention(f"{name}.self_attn", width, config.use_attention_bias)
+        yield from _linear(f"{name}.mlp.fc1.proj", 2 * config.intermediate_size, width)
+        yield from _linear(f"{name}.mlp.fc2", width, config.intermediate_size)
+        yield f"{name}.input_rmsnorm.weight", (width,)
+        yield f"{name}.post_attention_rmsnorm.weight", (width,)
+    yield from _norm("final_layer_norm", width)
+    yield "projection.weight", (config.projection_dim, width)

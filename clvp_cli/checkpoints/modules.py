@@ -1,0 +1,45 @@
+"""Modules made on the meta device, filled from a state: strictly, tensor by tensor, ready for inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .layout import Shape, raise_faults
+
+
+def load_module(
+    module: nn.Module,
+    state: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]],
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    where: str = "weights",
+) -> nn.Module:
+    """Fill a module made on the meta device, strictly, and make it ready for inference (eval, no gradients).
+
+    Args:
+        module: on the meta device; its state names and shapes must be exactly those of `state`.
+        state: names and tensors. Handed in as an iterator, each is cast and dropped before the next is read, so no
+            copy in the file's precision stands beside the cast one.
+        dtype: what floating tensors become; None keeps the file's.
+        device: where they go. Same type and CPU: nothing is copied, the file stays mapped.
+        where: what error messages name.
+    Raises:
+        CheckpointError: names are missing or unknown, or shapes differ.
+    """
+    expected: dict[str, Shape] = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    cast: dict[str, Tensor] = {}
+    wrong: list[str] = []
+    for name, tensor in state.items() if isinstance(state, Mapping) else state:
+        shape = expected.get(name)
+        if shape is not None and shape != tuple(tensor.shape):
+            wrong.append(f"{name} {list(tensor.shape)}, not {list(shape)}")
+        target = dtype if tensor.is_floating_point() else None
+        cast[name] = tensor.to(device=device, dtype=target).contiguous()
+        del tensor
+    missing, unknown = sorted(expected.keys() - cast.keys()), sorted(cast.keys() - expected.keys())
+    raise_faults(where, {"missing": missing, "unknown": unknown, "misshapen": wrong})
+    module.load_state_dict(cast, strict=True, assign=True)
+    return module.requires_grad_(False).eval()
