@@ -42,7 +42,8 @@ class ConditioningEncoder(nn.Module):
         self.text_config, self.decoder_config = config.text_config, config.decoder_config
         width = config.decoder_config.hidden_size
         blocks = config.decoder_config.num_mel_attn_blocks
-        self.text_token_embedding = nn.Embedding(config.text_config.vocab_size, width)
+        rows = config.decoder_config.extra.get("text_vocab_size", config.text_config.vocab_size)  # a fine-tune's may differ
+        self.text_token_embedding = nn.Embedding(rows, width)
         self.text_position_embedding = nn.Embedding(config.decoder_config.max_text_tokens, width)
         self.mel_conv = nn.Conv1d(config.decoder_config.feature_size, width, kernel_size=1)
         groups = group_norm_groups(width)
