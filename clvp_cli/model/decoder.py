@@ -85,18 +85,22 @@ class DecoderStack(nn.Module):
 class DecoderBody(nn.Module):
     """Holds the stack under the name that the published layout gives it."""
 
+    stack_class: type[DecoderStack] = DecoderStack
+
     def __init__(self, config: ClvpDecoderConfig) -> None:
         super().__init__()
-        self.decoder = DecoderStack(config)
+        self.decoder = self.stack_class(config)
 
 
 class CodeDecoder(nn.Module):
     """The stack with its head: hidden states → `final_norm` → logits over codes (untied, with bias)."""
 
+    body_class: type[DecoderBody] = DecoderBody
+
     def __init__(self, config: ClvpDecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.model = DecoderBody(config)
+        self.model = self.body_class(config)
         self.final_norm = nn.LayerNorm(config.hidden_size)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
 

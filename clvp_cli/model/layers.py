@@ -59,8 +59,8 @@ class Trace:
 class MaskedAttend:
     """Softmax attention under an additive mask, with the weights kept on request.
 
-    `mask` broadcasts to (B, H, S, S): 0 where a key counts, a large negative number where not. `head_mask` (H,)
-    scales heads. Dropout acts on the weights in training.
+    `mask` broadcasts to (B, H, S, S): 0 where a key counts, a large negative number where not. `head_mask`, which
+    broadcasts likewise, scales the weights that are kept and used. Dropout acts on the weights in training.
     """
 
     mask: Tensor | None = None
@@ -78,12 +78,11 @@ class MaskedAttend:
         if self.causal:
             logits = logits.masked_fill(causal_hole(q.shape[-2], k.shape[-2], q.device), -math.inf)
         weights = (logits if self.mask is None else logits + self.mask).softmax(-1)
+        if self.head_mask is not None:
+            weights = weights * self.head_mask
         if self.trace.attentions is not None:
             self.trace.attentions.append(weights)
-        weights = F.dropout(weights, self.dropout, training=self.dropout > 0)
-        if self.head_mask is not None:
-            weights = weights * self.head_mask.view(1, -1, 1, 1)
-        return weights @ v
+        return F.dropout(weights, self.dropout, training=self.dropout > 0) @ v
 
 
 def causal_hole(queries: int, keys: int, device: torch.device) -> Tensor:
@@ -131,7 +130,9 @@ class ClvpSelfAttention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, S, D) → q (scaled), k, v (B, H, S, d)."""
-        q, k, v = (p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
         return q * self.scale, k, v
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
