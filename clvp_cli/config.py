@@ -23,7 +23,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file", "a model directory holds a config.json beside its weights") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as JSON: {error}", "the file may be cut short; copy it again") from None
+        raise ConfigError(
+            f"{path}: not readable as JSON: {error}", "the file may be cut short; copy it again"
+        ) from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: a JSON object is expected, found {type(loaded).__name__}")
     return loaded
@@ -183,7 +185,7 @@ class ClvpDecoderConfig(PublishedConfig):
 
 @dataclass(frozen=True, init=False)
 class ClvpConfig(PublishedConfig):
-    """The whole model: text encoder, speech encoder, decoder. Parts may be given as dicts, as the published class does."""
+    """The whole model: text encoder, speech encoder, decoder. Parts may be dicts, as in the published class."""
 
     model_type: ClassVar[str] = "clvp"
     text_config: ClvpEncoderConfig = field(default_factory=ClvpEncoderConfig)

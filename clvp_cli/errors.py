@@ -57,7 +57,7 @@ class OutputError(ClvpError, OSError):
     """A result that could not be written: a full disk, a read-only directory, a file that must not be replaced."""
 
 
-class RowsFailed(ClvpError):
+class RowsFailedError(ClvpError):
     """Some rows failed or abstained, and the caller asked for that to count (--strict)."""
 
     exit_code = 3

@@ -71,7 +71,10 @@ def beam_search(decoder: CodeDecoder, prompt: Prompt, options: SamplingSettings)
     if not found.closed(float(scores.max()), codes.shape[1]):
         for row, logprob in zip(codes.tolist(), scores.tolist(), strict=True):
             found.add(row, logprob, len(row))
-    return [_generated(entry, index, config.eos_token_id) for index, entry in zip(prompt.indices, found.finished, strict=False)]
+    return [
+        _generated(entry, index, config.eos_token_id)
+        for index, entry in zip(prompt.indices, found.finished, strict=False)
+    ]
 
 
 def _continuations(

@@ -65,7 +65,9 @@ def rows_that_fit(decoder: CodeDecoder, options: SamplingSettings, batch_size: i
         return batch_size
     weight = decoder.lm_head.weight
     config = decoder.config
-    a_row = 2 * config.num_hidden_layers * config.hidden_size * weight.element_size() * longest_possible(decoder, options)
+    a_row = (
+        2 * config.num_hidden_layers * config.hidden_size * weight.element_size() * longest_possible(decoder, options)
+    )
     return max(1, min(256, CACHE_BYTES // a_row))
 
 

@@ -6,7 +6,7 @@ configuration. B batch, T codes, E projection width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,6 @@ from .conditioning import ConditioningEncoder
 from .decoder import CodeDecoder
 from .encoder import Encoder
 from .initialise import initialise
-
-# The four parts of a checkpoint and the prefixes of their names in it. The scale belongs to the encoders.
-PARTS: dict[str, tuple[str, ...]] = {
-    "conditioning": ("conditioning_encoder.",),
-    "decoder": ("speech_decoder_model.",),
-    "text": ("text_encoder_model.", "logit_scale"),
-    "speech": ("speech_encoder_model.", "logit_scale"),
-}
 
 
 class ClvpNetwork(nn.Module):
@@ -72,9 +64,3 @@ def contrastive_loss(similarity: Tensor) -> Tensor:
     """Mean of the two cross-entropies over a square similarity matrix (B, B) whose diagonal holds the pairs."""
     target = torch.arange(len(similarity), device=similarity.device)
     return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.t(), target)) / 2
-
-
-def names_of(parts: Sequence[str], names: Sequence[str]) -> Iterator[str]:
-    """Those of `names` that belong to the given parts."""
-    prefixes = tuple(prefix for part in parts for prefix in PARTS[part])
-    return (name for name in names if name.startswith(prefixes))

@@ -42,7 +42,7 @@ class ConditioningEncoder(nn.Module):
         self.text_config, self.decoder_config = config.text_config, config.decoder_config
         width = config.decoder_config.hidden_size
         blocks = config.decoder_config.num_mel_attn_blocks
-        rows = config.decoder_config.extra.get("text_vocab_size", config.text_config.vocab_size)  # a fine-tune's may differ
+        rows = config.decoder_config.extra.get("text_vocab_size", config.text_config.vocab_size)  # fine-tunes differ
         self.text_token_embedding = nn.Embedding(rows, width)
         self.text_position_embedding = nn.Embedding(config.decoder_config.max_text_tokens, width)
         self.mel_conv = nn.Conv1d(config.decoder_config.feature_size, width, kernel_size=1)
@@ -87,11 +87,10 @@ class ConditioningEncoder(nn.Module):
             raise InputError("the conditioning encoder needs input_ids or inputs_embeds")
         mask = nn.functional.pad(mask, (2, 0), value=1)
         positions = mask.cumsum(-1) - 1
-        if int(positions.max()) >= self.text_position_embedding.num_embeddings:
-            raise InputError(
-                f"text of {mask.shape[1] - 2} ids: the position table holds {self.text_position_embedding.num_embeddings}",
-                "split the text into sentences",
-            )
+        table = self.text_position_embedding.num_embeddings
+        if int(positions.max()) >= table:
+            count = mask.shape[1] - 2
+            raise InputError(f"text of {count} ids: the position table holds {table}", "split the text into sentences")
         return tokens + self.text_position_embedding(positions), mask
 
     def _frame(self, embeds: Tensor, lengths: Tensor, begin: int, stop: int) -> Tensor:

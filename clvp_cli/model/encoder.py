@@ -22,7 +22,8 @@ def rotary_dim(config: ClvpEncoderConfig) -> int:
 def rotary_inv_freq(config: ClvpEncoderConfig) -> Tensor:
     """(rotary_dim / 2,) float32: the published `rotary_pos_emb.inv_freq`, a function of the configuration."""
     dim = rotary_dim(config)
-    return 1.0 / (ROTARY_BASE ** (torch.arange(0, dim, 2, dtype=torch.int64).float() / dim))
+    exponents = torch.arange(0, dim, 2, dtype=torch.int64).float() / dim
+    return torch.reciprocal(torch.pow(ROTARY_BASE, exponents))
 
 
 def rotary_angles(config: ClvpEncoderConfig, positions: Tensor) -> Tensor:
@@ -155,5 +156,7 @@ class Encoder(nn.Module):
 
     def embed(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Ids (B, S) → embeddings (B, E), not normalised."""
-        out: Tensor = self.projection(self.summarise(self.hidden(self.token_embedding(ids), attention_mask), attention_mask))
+        out: Tensor = self.projection(
+            self.summarise(self.hidden(self.token_embedding(ids), attention_mask), attention_mask)
+        )
         return out

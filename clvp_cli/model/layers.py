@@ -97,7 +97,7 @@ def additive_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class ClvpRMSNorm(nn.Module):
-    """x / rms(x) · g in float32. kind "rsqrt" puts eps under the root (published); "clamp" is Tortoise's max(rms, 1e-8)."""
+    """x / rms(x) · g in float32. Kind "rsqrt" has eps under the root (published), "clamp" max(rms, 1e-8) (Tortoise)."""
 
     def __init__(self, hidden_size: int, eps: float = 1e-6, kind: str = "rsqrt") -> None:
         super().__init__()

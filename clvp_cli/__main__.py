@@ -1,0 +1,39 @@
+"""The program: `clvp` and `python -m clvp_cli` start here. Knows which commands there are, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from .commands import codec, config, extract_mels, generate, generate_candidates, model, score, tokenize, voice
+from .commands.edge import DEBUG, INTERRUPTED, complain
+from .commands.program import app
+
+COMMANDS = (tokenize, extract_mels, generate_candidates, score, generate, voice, codec, model, config)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the program and exit."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--debug" in ours:
+        arguments.remove("--debug")
+        os.environ[DEBUG] = "1"
+    try:
+        code = app(arguments, standalone_mode=False)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        # Typer's own complaints about the command line, of whatever version: they carry a message and a code.
+        if os.environ.get(DEBUG) or not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        complain(error.format_message(), f"{context.command_path if context else 'clvp'} --help")
+        sys.exit(getattr(error, "exit_code", 2))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The one edge where errors become lines on stderr and an exit code. A traceback reaches a person only with --debug."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import typer
+
+from ..errors import ClvpError
+
+INTERRUPTED = 130
+DEBUG = "CLVP_DEBUG"  # set by --debug
+
+
+def complain(message: str, hint: str | None = None) -> None:
+    """One or two lines on stderr."""
+    lines = [f"error: {' '.join(message.split())}"] + ([f"  try: {' '.join(hint.split())}"] if hint else [])
+    with suppress(BrokenPipeError, ValueError):  # nobody may be listening
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def hush_stdout() -> None:
+    """After a closed pipe: let the interpreter's own flush at exit write into nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def translated(function: Callable[..., None]) -> Callable[..., None]:
+    """Run a command; foreseeable failures end in a short message and an exit code."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            hush_stdout()  # the reader has seen enough, as `| head` has: no failure
+        except KeyboardInterrupt:
+            complain("interrupted", "what was written so far is complete; run it again to go on")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if os.environ.get(DEBUG):
+                raise
+            raise typer.Exit(_explain(error)) from None
+
+    return wrapper
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, ClvpError):
+        complain(error.message, error.hint)
+        return error.exit_code
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        complain("out of memory", "lower --batch-size or -n, or use --dtype bfloat16")
+        return 1
+    if isinstance(error, OSError):
+        known = {
+            errno.ENOSPC: "free some space, or write elsewhere",
+            errno.EACCES: "check who may read or write there",
+            errno.EROFS: "the file system is read-only: write elsewhere",
+        }
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{error.strerror or error}", known.get(error.errno or 0))
+        return 1
+    complain(f"unexpected {type(error).__name__}: {error}", "run again with --debug and report what it prints")
+    return 1

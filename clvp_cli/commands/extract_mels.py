@@ -1,0 +1,85 @@
+"""`clvp extract-mels`: audio → log-mel arrays. Loads no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import AudioError, UsageError
+from .options import CONFIG, MODEL, STRICT, Out, Run, command
+from .program import app
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..core import Core
+
+
+@command(app, "extract-mels", {"model": MODEL["model"]}, CONFIG, STRICT)
+def extract_mels(
+    run: Run,
+    audio: Annotated[list[str], typer.Argument(help="wav, flac, ogg, mp3; - is stdin.")],
+    out: Out = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", min=0.05, help="Pad or cut to so many (6).")] = None,
+    full: Annotated[bool, typer.Option("--full", help="The whole file, neither padded nor cut.")] = False,
+) -> None:
+    """Turn audio into the log-mel arrays (80, frames) that the model hears.
+
+    \b
+    clvp extract-mels voice.wav -o voice.npy
+    clvp extract-mels a.wav b.flac --full -o mels.npz
+    """
+    if full and seconds is not None:
+        raise UsageError("--seconds and --full exclude each other")
+    suffix = Path(out).suffix if out and out != "-" else ""
+    if out and out != "-" and suffix not in (".npy", ".npz"):
+        raise UsageError(f"{out}: mels are written as .npy or .npz", "name it OUT.npy (one file) or OUT.npz")
+    if suffix == ".npy" and len(audio) > 1:
+        raise UsageError(f"{out}: one .npy holds one file, {len(audio)} were given", "write to an .npz")
+    arrays: dict[str, NDArray[np.float32]] = {}
+    records = list(_mels(run, audio, None if full else seconds or run.settings.voice.seconds, arrays))
+    if out and out != "-" and arrays:
+        from ..io.arrays import write_npy, write_npz
+
+        if suffix == ".npy":
+            write_npy(out, next(iter(arrays.values())))
+        else:
+            write_npz(out, arrays)
+    run.deliver(records, ("audio", "sample_rate", "seconds", "frames", "truncated", "error"))
+
+
+def _mels(run: Run, audio: list[str], seconds: float | None, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    core = run.clvp().core
+    stems = Counter(Path(name).stem for name in audio)
+    for name in audio:
+        stem = Path(name).stem if name != "-" else "stdin"
+        try:
+            arrays[stem if stems[stem] < 2 else name], record = _mel(core, name, seconds)
+            yield record
+        except AudioError as error:
+            if len(audio) == 1:
+                raise
+            yield {"audio": name, "error": error.message}
+
+
+def _mel(core: Core, name: str, seconds: float | None) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    from ..audio.mel import log_mel
+    from ..audio.voice import fit_window
+    from ..audio.waveform import read_audio
+
+    clip = read_audio(name)
+    length = len(clip.samples) if seconds is None else round(seconds * clip.sample_rate)
+    mel = log_mel(fit_window(clip.samples, length), mel_norms=core.mel_norms)
+    record = {
+        "audio": name,
+        "sample_rate": clip.original_rate,
+        "seconds": round(clip.seconds, 6),
+        "frames": int(mel.shape[1]),
+        "truncated": length < len(clip.samples),
+    }
+    return mel, record

@@ -1,0 +1,76 @@
+"""What commands read alike: texts from an option or a file, candidates from files of every kind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import CandidateError, UsageError
+
+if TYPE_CHECKING:
+    from ..pipeline import Clvp
+    from ..records import Candidate
+
+AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
+
+
+class TextLine(NamedTuple):
+    """One text and the line of the file it came from (None: from the command line)."""
+
+    text: str
+    line: int | None
+
+    def fields(self) -> dict[str, object]:
+        """What a record says of its text when a file holds many."""
+        return {} if self.line is None else {"line": self.line, "text": self.text}
+
+
+def read_texts(text: str | None, text_file: str | None) -> list[TextLine]:
+    """The texts of -t or -f, empty lines of a file left out; UsageError for neither or both."""
+    if (text is None) == (text_file is None):
+        raise UsageError(
+            "one text is needed" if text is None else "-t and -f exclude each other", 'give -t "…" or -f FILE'
+        )
+    if text is not None:
+        return [TextLine(text, None)]
+    from ..io.streams import read_text_lines
+
+    assert text_file is not None
+    lines = [TextLine(line, number) for number, line in enumerate(read_text_lines(text_file), 1) if line.strip()]
+    if not lines:
+        raise UsageError(f"{text_file}: no text in it", "put one text on each line")
+    return lines
+
+
+def read_one_text(text: str | None, text_file: str | None) -> str:
+    """The single text of -t or -f."""
+    texts = read_texts(text, text_file)
+    if len(texts) > 1:
+        raise UsageError(
+            f"{text_file}: {len(texts)} texts, one is expected", "score the candidates of one text at a time"
+        )
+    return texts[0].text
+
+
+def read_all_candidates(sources: Sequence[str], clvp: Clvp) -> list[Candidate]:
+    """Candidates of all sources in order; audio goes through the model's codec."""
+    from ..io.candidates import read_candidates
+
+    if sum(source == "-" for source in sources) > 1:
+        raise UsageError("standard input can be read once", "name - only once")
+    found: list[Candidate] = []
+    for source in sources:
+        if Path(source).suffix.lower() in AUDIO_SUFFIXES:
+            found.append(clvp.encode(source))
+        else:
+            found.extend(read_candidates(source, clvp.core.book))
+    if not found:
+        raise CandidateError(f"{', '.join(sources)}: no candidates in it")
+    return found
+
+
+def stdin_if_piped() -> str | None:
+    """ "-" where something is piped in and nothing else was named."""
+    return None if sys.stdin is None or sys.stdin.isatty() else "-"

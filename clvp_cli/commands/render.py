@@ -1,0 +1,128 @@
+"""What reaches a person and what reaches a pipe: records as JSONL or a table on stdout, notices and progress on stderr.
+
+Light on purpose: rich is loaded only when a table or a bar is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TextIO
+
+
+class Tick(Protocol):
+    """Moves a progress bar: things done so far, and codes made since the last call."""
+
+    def __call__(self, done: int, codes: int) -> None: ...
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
+
+
+@dataclass(frozen=True)
+class Output:
+    """How a command speaks."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+    def configure_logging(self, stream: TextIO) -> None:
+        """Send the package's notices to `stream` (stderr)."""
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(_Plain())
+        level = logging.ERROR if self.quiet else logging.DEBUG if self.verbose else logging.INFO
+        for name in ("clvp", "clvp_cli"):
+            logger = logging.getLogger(name)
+            logger.handlers[:] = [handler]
+            logger.setLevel(level)
+            logger.propagate = False
+
+    def notice(self, message: str) -> None:
+        """A line for a person, on stderr."""
+        logging.getLogger("clvp").info(message)
+
+    def table_wanted(self, out: str | None = None) -> bool:
+        """Whether records go to a person as a table rather than to a program as JSONL."""
+        return not self.json and out != "-" and sys.stdout.isatty()
+
+    def deliver(self, records: Iterable[Mapping[str, Any]], columns: Sequence[str], out: str | None) -> tuple[int, int]:
+        """Write records as they come: a table of `columns` for a person, JSONL for a program, and JSONL to `out`.
+
+        Returns (records, failed ones: those with an "error").
+        """
+        from contextlib import ExitStack
+
+        from ..io.streams import atomic_write, stdout_writer
+
+        kept: list[Mapping[str, Any]] = []
+        total = failed = 0
+        with ExitStack() as stack:
+            file = stack.enter_context(atomic_write(out, "w")) if out and out != "-" else None
+            write = None if self.table_wanted(out) else stack.enter_context(stdout_writer())
+            for record in records:
+                total, failed = total + 1, failed + ("error" in record)
+                if file:
+                    file.write(json_line(record))
+                if write:
+                    write(json_line(record))
+                else:
+                    kept.append(record)
+        if kept:
+            self._table(kept, columns)
+        return total, failed
+
+    def _table(self, records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        shown = [name for name in columns if any(_cell(record, name) for record in records)]
+        table = Table(*shown, box=None, header_style="bold", pad_edge=False)
+        for record in records:
+            table.add_row(*(_cell(record, name) for name in shown))
+        Console(markup=False).print(table)
+
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Tick | None]:
+        """A bar on stderr while work goes on, at a terminal only."""
+        if self.quiet or not sys.stderr.isatty():
+            yield None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        seen = 0
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(label, total=total)
+
+            def tick(done: int, codes: int) -> None:
+                nonlocal seen
+                seen += codes
+                bar.update(task, completed=done, description=f"{label} ({seen} codes)" if seen else label)
+
+            yield tick
+
+
+def json_line(record: Mapping[str, Any]) -> str:
+    """One record as one line."""
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _cell(record: Mapping[str, Any], name: str) -> str:
+    value: Any = record
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, list):
+        text = " ".join(str(item) for item in value[:24])
+        return f"{text} …" if len(value) > 24 else text
+    return "" if value is None else str(value)

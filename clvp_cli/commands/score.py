@@ -1,0 +1,85 @@
+"""`clvp score`: candidates of any origin and a text → ranked records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError, TextError, UsageError
+from .inputs import read_all_candidates, read_one_text
+from .options import CONFIG, MODEL, NORMALIZER, SCORING, STRICT, Keep, Out, Run, Text, TextFile, command
+from .program import app
+
+if TYPE_CHECKING:
+    from ..pipeline import Clvp
+    from ..records import Candidate, Ranked
+
+COLUMNS = (
+    *("line", "text", "rank", "index", "source", "score", "ranked_by", "cosine"),
+    *("signals.alignment", "length", "stopped", "error"),
+)
+
+
+@command(app, "score", MODEL, SCORING, NORMALIZER, CONFIG, STRICT)
+def score(
+    run: Run,
+    candidates: Annotated[list[str], typer.Argument(help=".npy .npz .jsonl .txt, audio with a codec; - is stdin.")],
+    text: Text = None,
+    text_file: TextFile = None,
+    keep: Keep = None,
+    order: Annotated[str, typer.Option("--order", help="score (best first) | input")] = "score",
+    out: Out = None,
+) -> None:
+    """Judge candidates against their text, best first.
+
+    Without a text, each candidate's own record (.jsonl) must name it, and each text's candidates are ranked apart.
+
+    \b
+    clvp score candidates.npy -t "What they should say." -k 1
+    clvp generate-candidates -f lines.txt -r voice.wav -o - | clvp score -
+    """
+    if order not in ("score", "input"):
+        raise UsageError(f"--order {order}: score or input is expected")
+    if keep is not None and keep < 1:
+        raise UsageError(f"-k {keep}: at least 1 is kept")
+    clvp = run.clvp()
+    given = read_one_text(text, text_file) if text is not None or text_file is not None else None
+    found = read_all_candidates(candidates, clvp)
+    run.deliver(_records(clvp, group_by_text(found, given), keep, order == "input"), COLUMNS, out)
+
+
+def group_by_text(candidates: Sequence[Candidate], text: str | None) -> list[tuple[str, list[Candidate]]]:
+    """(text, its candidates) in the order of first appearance; InputError where a candidate names no text."""
+    if text is not None:
+        return [(text, list(candidates))]
+    groups: dict[tuple[Any, str], list[Candidate]] = {}
+    for candidate in candidates:
+        said = candidate.extra.get("text")
+        if not isinstance(said, str):
+            raise InputError(f"{candidate.source} row {candidate.index}: names no text", 'give -t "…" or -f FILE')
+        groups.setdefault((candidate.extra.get("line"), said), []).append(candidate)
+    return [(said, members) for (_, said), members in groups.items()]
+
+
+def _records(
+    clvp: Clvp, groups: Sequence[tuple[str, list[Candidate]]], keep: int | None, by_input: bool
+) -> Iterator[dict[str, Any]]:
+    for text, members in groups:
+        if keep is not None and keep > len(members):
+            raise UsageError(f"cannot keep {keep} of {len(members)} candidates", "lower -k")
+        try:
+            ranked = clvp.rank(text, members)[:keep]
+        except TextError as error:
+            if len(groups) == 1:
+                raise
+            yield {"text": text, "error": error.message}
+            continue
+        yield from (entry.record() for entry in (in_input_order(ranked, members) if by_input else ranked))
+
+
+def in_input_order(ranked: Sequence[Ranked], candidates: Sequence[Candidate]) -> list[Ranked]:
+    """The same entries in the order of their candidates."""
+    place = {id(candidate): number for number, candidate in enumerate(candidates)}
+    return sorted(ranked, key=lambda entry: place[id(entry.scored.candidate)])

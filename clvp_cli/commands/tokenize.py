@@ -1,0 +1,72 @@
+"""`clvp tokenize`: text → ids, and back. Loads no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError, UsageError
+from .inputs import stdin_if_piped
+from .options import CONFIG, MODEL, NORMALIZER, Out, Run, TextFile, command
+from .program import app
+
+if TYPE_CHECKING:
+    from ..text.tokenizer import ClvpTokenizer
+
+VOCABULARY = {"model": MODEL["model"]}
+
+
+@command(app, "tokenize", VOCABULARY, CONFIG, NORMALIZER)
+def tokenize(
+    run: Run,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; blanks at their ends are kept.")] = None,
+    text_file: TextFile = None,
+    decode: Annotated[bool, typer.Option("--decode", help="Read ids, one list a line, and print their text.")] = False,
+    out: Out = None,
+) -> None:
+    """Turn text into token ids, one record a text.
+
+    \b
+    clvp tokenize "Hello world"
+    cat lines.txt | clvp tokenize -f - | jq -c .ids
+    clvp tokenize --decode "62 84 28 2 179 79"
+    """
+    from ..io.streams import read_text_lines
+
+    source = text_file or (None if texts else stdin_if_piped())
+    if not texts and source is None:
+        raise UsageError("no text was given", 'clvp tokenize "Hello world", or -f FILE')
+    lines = [*(texts or []), *(read_text_lines(source) if source else [])]
+    tokenizer = run.clvp().core.tokenizer
+    records = (_decoded(tokenizer, line) if decode else _encoded(tokenizer, line) for line in lines)
+    columns = ("ids", "text") if decode else ("text", "normalized", "ids", "tokens")
+    run.deliver(records, columns, out)
+
+
+def _encoded(tokenizer: ClvpTokenizer, text: str) -> dict[str, Any]:
+    ids = tokenizer.encode(text)
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    return {"text": text, "normalized": tokenizer.normalize(text), "ids": ids, "tokens": tokens}
+
+
+def _decoded(tokenizer: ClvpTokenizer, line: str) -> dict[str, Any]:
+    ids = list(_read_ids(line, len(tokenizer)))
+    return {"ids": ids, "text": tokenizer.decode(ids)}
+
+
+def _read_ids(line: str, size: int) -> Iterator[int]:
+    """Ids of "1 2 3", "[1, 2, 3]" or a record with ids."""
+    try:
+        loaded = json.loads(line) if line.lstrip().startswith(("[", "{")) else line.replace(",", " ").split()
+        for item in loaded["ids"] if isinstance(loaded, dict) else loaded:
+            number = int(item)
+            if not 0 <= number < size or isinstance(item, bool | float):
+                raise InputError(f"id {item} is not in the vocabulary (0 … {size - 1})")
+            yield number
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"not a list of ids: {line[:60]!r}", "write 62 84 28, or [62, 84, 28]") from None

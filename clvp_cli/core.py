@@ -1,0 +1,246 @@
+"""The lazily loaded model that every command shares: each part is read from the checkpoint when first asked for.
+
+Owns where a model's name leads, which device and precision it runs in, and which signals it offers. Scoring never
+loads the decoder; generating never loads the encoders. Knows nothing of commands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import ClvpConfig, ClvpEncoderConfig
+from .errors import CheckpointError, UsageError
+from .io.candidates import CodeBook
+from .ranking import parse_rank_by
+from .settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from .audio.mel import MelConfig
+    from .checkpoints.checkpoint import Checkpoint
+    from .model.codec import Codec
+    from .model.conditioning import ConditioningEncoder
+    from .model.decoder import CodeDecoder
+    from .model.encoder import Encoder
+    from .model.random_voice import RandomVoice
+    from .signals import Signal
+    from .signals.clvp import ClvpSignal
+    from .text.tokenizer import ClvpTokenizer
+
+ASSETS = Path(__file__).resolve().parent / "assets"
+PREPROCESSOR = "preprocessor_config.json"
+EMBEDDED = {"mini": ASSETS / "mini"}
+
+log = logging.getLogger("clvp")
+M = TypeVar("M", bound="torch.nn.Module")
+
+
+def model_path(name: str) -> Path:
+    """Where a model lies: an embedded name, a path, or a hub id in the local cache. No network is used."""
+    if name in EMBEDDED:
+        return EMBEDDED[name]
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    from .io.hub import cached_model
+
+    found: Path | None = cached_model(name)
+    if found is None:
+        raise CheckpointError(
+            f"no model called {name!r}: no such directory, and not in the local hub cache",
+            f"give a directory, {' or '.join(EMBEDDED)}, or fetch it first: clvp model fetch {name}",
+        )
+    return found
+
+
+class Core:
+    """One checkpoint under one set of settings."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path, self.settings = path, settings
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """What the model's files hold, checked against its configuration."""
+        from .checkpoints.load import open_checkpoint
+
+        return open_checkpoint(self.path)
+
+    @property
+    def config(self) -> ClvpConfig:
+        """The shapes of the model."""
+        return self.checkpoint.config
+
+    @cached_property
+    def book(self) -> CodeBook:
+        """The codes that a candidate may hold."""
+        decoder = self.config.decoder_config
+        return CodeBook(self.config.speech_config.vocab_size, decoder.bos_token_id, decoder.eos_token_id)
+
+    @cached_property
+    def tokenizer(self) -> ClvpTokenizer:
+        """The model's own vocabulary, or the published one."""
+        from .text.tokenizer import load_tokenizer
+
+        text = self.settings.text
+        directory = self.path if self.path.is_dir() else None
+        return load_tokenizer(directory, normalizer=text.normalizer, scheme=text.tokenizer)
+
+    @cached_property
+    def mel_norms(self) -> NDArray[np.float32]:
+        """The norms that log-mels are divided by (80,): the model's own, or the published ones."""
+        from .audio.features import ClvpFeatureExtractor
+        from .audio.mel import published_mel_norms
+
+        given = None
+        if (self.path / PREPROCESSOR).is_file():
+            given = ClvpFeatureExtractor.from_pretrained(self.path).mel_norms
+        return published_mel_norms() if given is None else np.asarray(given, dtype=np.float32)
+
+    @cached_property
+    def mel_config(self) -> MelConfig:
+        """How audio becomes log-mel: the published way, in windows of the settings' length."""
+        from .audio.mel import PUBLISHED
+
+        return dataclasses.replace(PUBLISHED, default_audio_length=self.settings.voice.seconds)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device asked for, or the best there is."""
+        return pick_device(self.settings.device)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The precision asked for; float32 where it is left to us."""
+        import torch
+
+        name = "float32" if self.settings.dtype == "auto" else self.settings.dtype
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+
+    @cached_property
+    def conditioning(self) -> ConditioningEncoder:
+        """Voice and text → prefix."""
+        from .model.conditioning import ConditioningEncoder
+
+        return self._part("conditioning", ConditioningEncoder, self.config)
+
+    @cached_property
+    def decoder(self) -> CodeDecoder:
+        """Prefix → codes."""
+        from .model.decoder import CodeDecoder
+
+        return self._part("decoder", CodeDecoder, self.config.decoder_config)
+
+    @cached_property
+    def text_encoder(self) -> Encoder:
+        """Ids → vector."""
+        from .model.encoder import Encoder
+
+        return self._part("text", Encoder, self._encoder_config(self.config.text_config))
+
+    @cached_property
+    def speech_encoder(self) -> Encoder:
+        """Codes → vector."""
+        from .model.encoder import Encoder
+
+        return self._part("speech", Encoder, self._encoder_config(self.config.speech_config))
+
+    @cached_property
+    def clvp(self) -> ClvpSignal:
+        """The cosine of text and speech."""
+        from .signals.clvp import ClvpSignal
+
+        return ClvpSignal(
+            self.text_encoder,
+            self.speech_encoder,
+            self.checkpoint.state(["logit_scale"])["logit_scale"],
+            self.config.decoder_config,
+            pad=self.settings.scoring.pad,
+            batch_size=self.settings.batch_size,
+        )
+
+    @cached_property
+    def signals(self) -> list[Signal]:
+        """Everything this model can judge by, the CLVP logit first."""
+        if "alignment" not in self.checkpoint.extras:
+            return [self.clvp]
+        from .signals.alignment import AlignmentSignal
+
+        return [self.clvp, AlignmentSignal.load(self.checkpoint, self.speech_encoder, self.clvp)]
+
+    @cached_property
+    def rank_weights(self) -> dict[str, float]:
+        """What the order follows: the settings' choice, or else the model's own, or else the CLVP logit."""
+        chosen = self.settings.scoring.rank_by
+        return parse_rank_by(str(self.config.extra.get("rank_by", "clvp")) if chosen == "auto" else chosen)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """Audio ↔ codes, where the model has a codec."""
+        from .model.codec import Codec, CodecConfig
+
+        return self.extra("codec", Codec, CodecConfig, "use -m mini, or put Tortoise's dvae.pth beside the weights")
+
+    @cached_property
+    def random_voices(self) -> RandomVoice:
+        """Noise → voice vector, where the model has such a part."""
+        from .model.random_voice import RandomVoice, RandomVoiceConfig
+
+        return self.extra(
+            "random_voice", RandomVoice, RandomVoiceConfig, "put Tortoise's rlg_auto.pth beside the weights"
+        )
+
+    def extra(self, name: str, kind: Callable[[Any], M], config: Any, hint: str = "") -> M:
+        """A model beside the main one, filled strictly; CheckpointError with `hint` where there is none."""
+        import torch
+
+        from .checkpoints.modules import load_module
+
+        found = self.checkpoint.extras.get(name)
+        if found is None:
+            raise CheckpointError(f"{self.path}: this model has no {name.replace('_', ' ')}", hint or None)
+        with torch.device("meta"):
+            module = kind(config.from_dict(found.config))
+        load_module(module, found.state(), torch.float32, str(self.device), where=str(found.path))
+        return module
+
+    def _encoder_config(self, config: ClvpEncoderConfig) -> ClvpEncoderConfig:
+        clamp = self.settings.scoring.rms_norm == "clamp"
+        return dataclasses.replace(config, rms_norm="clamp") if clamp else config
+
+    def _part(self, part: str, kind: Callable[[Any], M], config: Any) -> M:
+        import torch
+
+        from .checkpoints.layout import PARTS
+
+        log.debug("loading the %s of %s", part, self.path)
+        with torch.device("meta"):
+            module = kind(config)
+        self.checkpoint.load_into(module, PARTS[part], self.dtype, str(self.device))
+        return module
+
+
+def pick_device(name: str) -> torch.device:
+    """A torch device by name; "auto" takes CUDA, then Apple's, then the CPU. UsageError for one that is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device {name!r} is not known", "use auto, cpu, cuda or mps") from None
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, device.type == "cpu"):
+        raise UsageError(f"device {name!r} is not on this machine", "use --device auto")
+    return device

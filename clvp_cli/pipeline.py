@@ -1,0 +1,187 @@
+"""The story, read first: text → ids, voice → vector ⇒ prefix ⇒ N code sequences ⇒ signals ⇒ ranked candidates.
+
+Every command and every program that uses clvp as a library goes through `Clvp`. What it needs of a model is loaded
+when first used (core.py); what each step computes lives in the room of that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .core import Core, log, model_path
+from .errors import UsageError
+from .ranking import rank
+from .records import Candidate, Ranked, Scored
+from .settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Voice = NDArray[np.float32]  # (D,) conditioning vector
+Progress = Callable[[int, int], None]
+
+MAX_SPEECH = 60.0  # seconds of audio that a candidate may be: thrice the longest that a decoder makes
+
+
+class Clvp:
+    """A model ready to speak and to judge.
+
+    >>> clvp = Clvp.load("mini")
+    >>> best = clvp.best("A sentence to say.", ["voice.wav"], keep=1)[0]
+    """
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    @classmethod
+    def load(cls, model: str | Path | None = None, settings: Settings | None = None) -> Self:
+        """A model by name, directory or hub id in the local cache. Nothing is read until it is needed."""
+        settings = settings or load_settings().settings
+        return cls(Core(model_path(str(model or settings.model)), settings))
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this run."""
+        return self.core.settings
+
+    def ids(self, text: str) -> NDArray[np.int64]:
+        """Text → ids (S,), normalised. TextError where nothing is left of it, or more than the model reads."""
+        return self.core.tokenizer.encode_for_speech(text, limit=self.core.config.decoder_config.max_text_tokens - 3)
+
+    def voice(self, references: Sequence[str | Path]) -> Voice:
+        """Reference clips, or saved voices (.npz), → one conditioning vector (D,): the mean over all their windows."""
+        return np.asarray(self.voice_vectors(references).mean(0), dtype=np.float32)
+
+    def voice_vectors(self, references: Sequence[str | Path]) -> NDArray[np.float32]:
+        """Reference clips or saved voices → conditioning vectors (windows, D)."""
+        from .io.voices import is_saved_voice, read_voice
+
+        if not references:
+            raise UsageError("no reference voice was given", "add -r VOICE.wav (a few seconds of clean speech)")
+        used = references if self.settings.voice.clips == "mean" else references[:1]
+        if len(used) < len(references):
+            log.warning("this profile takes the first of %d reference clips", len(references))
+        width = self.core.config.decoder_config.hidden_size
+        rows = [read_voice(r, width) if is_saved_voice(r) else self._windows(r) for r in used]
+        return np.concatenate(rows)
+
+    def _windows(self, reference: str | Path) -> NDArray[np.float32]:
+        import torch
+
+        from .audio.voice import voice_mels
+
+        core, windows = self.core, self.settings.voice.windows
+        made = voice_mels([reference], mel_norms=core.mel_norms, windows=windows, config=core.mel_config)
+        mels = torch.from_numpy(made)
+        with torch.inference_mode():
+            vectors: NDArray[np.float32] = self.core.conditioning.voice(self._send(mels)).float().cpu().numpy()
+        return vectors
+
+    def prefix(self, text: str, voice: Voice) -> Tensor:
+        """Text and voice vector → the decoder's prefix (P, D): [voice | begin, ids, stop, stop]."""
+        import torch
+
+        from .model.conditioning import join_prefix
+
+        conditioning = self.core.conditioning
+        closed = np.append(self.ids(text), self.core.config.text_config.eos_token_id)
+        with torch.inference_mode():
+            embedded, _ = conditioning.text(torch.from_numpy(closed)[None].to(self.core.device))
+            return join_prefix(self._send(torch.from_numpy(voice))[None], embedded)[0]
+
+    def candidates(
+        self, texts: Sequence[str], voice: Voice, *, progress: Progress | None = None
+    ) -> Iterator[tuple[int, Candidate]]:
+        """Yield (text number, candidate) as each of the settings' n candidates of each text ends."""
+        from .generation.beam import beam_search
+        from .generation.engine import Prompt, generate, longest_possible
+
+        options, seed = self.settings.sampling, self.settings.seed
+        prompts = [Prompt(self.prefix(text, voice), seed, range(options.n)) for text in texts]
+        if longest_possible(self.core.decoder, options) < options.max_codes:
+            limit = longest_possible(self.core.decoder, options)
+            log.warning("the decoder has positions for %d codes: candidates end there", limit)
+        if options.beams > 1:
+            found = (
+                (number, g) for number, p in enumerate(prompts) for g in beam_search(self.core.decoder, p, options)
+            )
+        else:
+            made = generate(self.core.decoder, prompts, options, batch_size=self.settings.batch_size, progress=progress)
+            found = ((g.prompt, g) for g in made)
+        for number, g in found:
+            yield number, Candidate(g.codes, g.stopped, g.index, "generated", seed, g.logprob)
+
+    def score(self, text: str, candidates: Sequence[Candidate]) -> list[Scored]:
+        """What each signal says of each candidate, in the given order."""
+        ids = self.ids(text)
+        core = self.core
+        values = {signal.name: signal.judge(ids, candidates) for signal in core.signals}
+        scored = []
+        for place, candidate in enumerate(candidates):
+            signals = {name: float(column[place]) for name, column in values.items()}
+            notes = () if candidate.stopped else ("not stopped",)
+            scored.append(Scored(candidate, signals, signals["clvp"] / core.clvp.scale, notes))
+        return scored
+
+    def rank(self, text: str, candidates: Sequence[Candidate]) -> list[Ranked]:
+        """Judge the candidates of one text, best first."""
+        return rank(self.score(text, candidates), self.core.rank_weights)
+
+    def best(self, text: str, references: Sequence[str | Path], keep: int | None = None) -> list[Ranked]:
+        """Generate the settings' n candidates, rank them, keep the best `keep` (None: all)."""
+        n = self.settings.sampling.n
+        if keep is not None and not 1 <= keep <= n:
+            raise UsageError(f"cannot keep {keep} of {n} candidates", "make -k at least 1 and at most -n")
+        made = [candidate for _, candidate in self.candidates([text], self.voice(references))]
+        return self.rank(text, sorted(made, key=lambda candidate: candidate.index))[:keep]
+
+    def latents(self, text: str, voice: Voice, candidate: Candidate) -> NDArray[np.float32]:
+        """The decoder's final_norm output (T, D) over a candidate, a vector a code: what a diffusion decoder reads."""
+        from .generation.latents import winner_latents
+
+        return winner_latents(self.core.decoder, self.prefix(text, voice), self.core.clvp.speech_codes(candidate))
+
+    def encode(self, audio: str | Path) -> Candidate:
+        """Speech of any origin → a candidate, through the model's codec."""
+        import torch
+
+        from .audio.mel import log_mel
+        from .audio.waveform import read_audio
+
+        codec = self.core.codec
+        clip = read_audio(audio, max_seconds=MAX_SPEECH, require_sound=True)
+        mel = torch.from_numpy(log_mel(clip.samples, mel_norms=self.core.mel_norms))
+        with torch.inference_mode():
+            codes = codec.encode(mel[None].to(self.core.device))[0].cpu().numpy()
+        return Candidate(codes.astype(np.int64), True, 0, str(audio))
+
+    def speak(self, candidate: Candidate, reference: str | Path | None) -> tuple[NDArray[np.float32], int]:
+        """A candidate → samples (n,) and their rate, through the model's codec and Griffin-Lim."""
+        import torch
+
+        from .audio.mel import invert_log_mel, log_mel
+        from .audio.waveform import read_audio
+
+        core, voice = self.core, None
+        with torch.inference_mode():
+            if reference is not None and Path(reference).suffix != ".npz":  # a saved voice keeps no sound
+                clip = read_audio(reference, require_sound=True)
+                voice = torch.from_numpy(log_mel(clip.samples, mel_norms=core.mel_norms))[None].to(core.device)
+            mel = core.codec.decode(torch.from_numpy(candidate.codes)[None].to(core.device), voice)[0].cpu().numpy()
+        return invert_log_mel(mel, mel_norms=core.mel_norms), core.mel_config.sampling_rate
+
+    def random_voice(self) -> NDArray[np.float32]:
+        """The voice (1, D) that the settings' seed gives, where the model makes voices from noise."""
+        import torch
+
+        with torch.inference_mode():
+            voice: NDArray[np.float32] = self.core.random_voices.sample(self.settings.seed).float().cpu().numpy()
+        return voice
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.core.device, self.core.dtype)

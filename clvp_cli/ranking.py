@@ -1,0 +1,55 @@
+"""Signals → order: gates, weighted sums, stable ties. Numpy and the standard library only.
+
+A score is a weighted sum of a candidate's own signals, so that it never depends on its neighbours. Knows nothing of
+models: re-ranking saved records must not load torch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from .errors import UsageError
+from .records import Ranked, Scored
+
+Weights = Mapping[str, float]
+
+_TERM = re.compile(r"(?:(?P<weight>\d+(?:\.\d+)?)\*)?(?P<name>[a-z][a-z0-9_]*)")
+
+
+def parse_rank_by(text: str) -> dict[str, float]:
+    """ "alignment+0.2*clvp" → {"alignment": 1.0, "clvp": 0.2}; UsageError where it is not such a sum."""
+    weights: dict[str, float] = {}
+    for term in text.replace(" ", "").split("+"):
+        match = _TERM.fullmatch(term)
+        if match is None:
+            raise UsageError(
+                f"rank by {text!r}: {term!r} is not a signal", "write clvp, or a sum such as alignment+0.2*clvp"
+            )
+        weights[match["name"]] = float(match["weight"] or 1.0)
+    return weights
+
+
+def rank(scored: Sequence[Scored], weights: Weights | None = None) -> list[Ranked]:
+    """Best first; condemned candidates after all others, what is not finite last; ties keep the given order."""
+    weights = weights or {"clvp": 1.0}
+    entries = [(candidate, combine(candidate, weights)) for candidate in scored]
+
+    def key(entry: tuple[Scored, float]) -> tuple[bool, float]:
+        candidate, score = entry
+        return candidate.condemned, math.inf if math.isnan(score) else -score
+
+    ordered = sorted(entries, key=key)
+    return [
+        Ranked(candidate, place, score, tuple(weights)) for place, (candidate, score) in enumerate(ordered, start=1)
+    ]
+
+
+def combine(scored: Scored, weights: Weights) -> float:
+    """The weighted sum of a candidate's signals; UsageError for a signal that it does not have."""
+    missing = [name for name in weights if name not in scored.signals]
+    if missing:
+        known = ", ".join(scored.signals)
+        raise UsageError(f"no signal called {missing[0]!r} was computed", f"this model offers {known}")
+    return sum(weight * scored.signals[name] for name, weight in weights.items())
