@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class MainSizes:
+    """What a side model must fit: the decoder's width and the number of codes it speaks; None where not known."""
+
+    width: int | None = None
+    codes: int | None = None
+
+
+@dataclass(frozen=True)
 class Rule:
     """One tensor that becomes others: their names, and how (views where they can be: nothing is copied here)."""
 

@@ -102,8 +102,7 @@ class Checkpoint:
         derived = derived_shapes(self.config)
         names = [name for name in self.store.infos if name.startswith(tuple(wanted))]
         self._check_derived([name for name in names if name in derived])
-        for group in _groups(self.store, [name for name in names if name not in derived]):
-            yield from self.store.tensors(group).items()
+        yield from read_grouped(self.store, [name for name in names if name not in derived])
 
     def load_into(self, module: nn.Module, prefix: str, dtype: torch.dtype | None, device: str = "cpu") -> nn.Module:
         """Fill a module made on the meta device from the names under `prefix`; see `load_module`."""
@@ -125,15 +124,20 @@ class Checkpoint:
                 )
 
 
-def _groups(store: TensorStore, names: Sequence[str]) -> Iterator[list[str]]:
-    """Split names into runs of about GROUP_BYTES."""
+def read_grouped(store: TensorStore, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """The named tensors, in files' order, mapped about GROUP_BYTES at a time: a group unmaps as the next one comes."""
     group: list[str] = []
     held = 0
     for name in names:
         group.append(name)
         held += store.infos[name].nbytes
         if held >= GROUP_BYTES:
-            yield group
+            yield from _emptied(store.tensors(group))
             group, held = [], 0
-    if group:
-        yield group
+    yield from _emptied(store.tensors(group))
+
+
+def _emptied(tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Hand tensors out, keeping none."""
+    for name in list(tensors):
+        yield name, tensors.pop(name)

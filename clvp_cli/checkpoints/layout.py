@@ -6,7 +6,7 @@ lacks. Knows nothing of files. Torch-free, so that `clvp model info` is; a test 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..config import ClvpConfig, ClvpDecoderConfig, ClvpEncoderConfig
@@ -75,6 +75,11 @@ def parts_in(names: Mapping[str, object]) -> tuple[str, ...]:
     """The parts of which at least one name is there, in the order of `PARTS`."""
     there = {part_of(name) for name in names}
     return tuple(part for part in PARTS if part in there)
+
+
+def is_published(names: Iterable[str]) -> bool:
+    """Whether names are this layout's; Tortoise's too begin with "conditioning_encoder."."""
+    return any(name.startswith((*list(PARTS.values())[1:], "conditioning_encoder.mel_conv.")) for name in names)
 
 
 def check_state(where: str, infos: Mapping[str, TensorInfo], config: ClvpConfig) -> None:

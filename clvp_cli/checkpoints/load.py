@@ -11,7 +11,7 @@ from pathlib import Path
 from ..config import CONFIG_NAME, ClvpConfig, read_json
 from ..errors import CheckpointError
 from .checkpoint import EXTRAS, Checkpoint, Extra
-from .layout import check_state, parts_in
+from .layout import check_state, is_published, parts_in
 from .published import CANDIDATES, open_weights, weights_file
 from .tensors import open_tensors
 
@@ -44,7 +44,7 @@ def _speaks_published(weights: Path) -> bool:
     """Whether a file's names are the published ones; in a directory its name already says so."""
     if weights.name in CANDIDATES:
         return True
-    return bool(parts_in(open_weights(weights).infos))
+    return is_published(open_weights(weights).infos)
 
 
 def _open_published(path: Path, weights: Path) -> Checkpoint:
@@ -61,9 +61,12 @@ def _extras(directory: Path, config: ClvpConfig) -> dict[str, Extra]:
     files = [directory / file for name, file in EXTRAS.items() if file and name not in extras]
     files = [file for file in files if file.is_file()]
     if files:
+        from .adapter import MainSizes
         from .tortoise import side_models
 
-        extras |= side_models({file.name: open_tensors(file) for file in files}, config, {})
+        main = MainSizes(config.decoder_config.hidden_size, config.decoder_config.bos_token_id)
+
+        extras |= side_models({file.name: open_tensors(file) for file in files}, main, {})
     return extras
 
 

@@ -5,7 +5,9 @@ Owns which files of a directory hold the weights. Names are already the layout's
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..config import read_json
 from ..errors import CheckpointError
@@ -35,14 +37,18 @@ def open_index(path: Path) -> TensorStore:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path}: no weight_map, which tells what file holds what")
     shards: dict[str, TensorStore] = {}
-    for file in dict.fromkeys(weight_map.values()):
-        shards[_plain(path, file)] = _open_shard(path, file)
+    for file in _distinct(weight_map.values()):
+        shards[file] = _open_shard(path, _plain(path, file))
     for file, store in shards.items():
         promised = {name for name, where in weight_map.items() if where == file}
         off = sorted(promised ^ store.infos.keys())
         if off:
             raise CheckpointError(f"{path}: {file} holds other names than the index says: {listed(off)}")
     return Shards(list(shards.values()))
+
+
+def _distinct(files: Iterable[object]) -> list[Any]:
+    return list({repr(file): file for file in files}.values())  # by repr: JSON may hold what does not hash
 
 
 def _plain(index: Path, file: object) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from ..config import CONFIG_NAME, ClvpConfig, read_json
 from ..errors import CheckpointError
 from . import tortoise_autoregressive, tortoise_clvp, tortoise_cvvp, tortoise_dvae, tortoise_rlg
-from .adapter import Adapted
+from .adapter import Adapted, MainSizes
 from .checkpoint import Checkpoint, Extra
 from .layout import TEXT_ROWS
 from .load import open_extras
@@ -43,7 +43,7 @@ KINDS = (
     Kind("rlg_auto.pth", tortoise_rlg.SIGNATURE, "random_voice"),
     Kind("dvae.pth", tortoise_dvae.SIGNATURE, "codec"),
 )
-ADAPTERS: Mapping[str, Callable[[TensorStore, ClvpConfig], tuple[dict[str, Any], Adapted]]] = {
+ADAPTERS: Mapping[str, Callable[[TensorStore, MainSizes], tuple[dict[str, Any], Adapted]]] = {
     "cvvp": tortoise_cvvp.adapt,
     "random_voice": tortoise_rlg.adapt,
     "codec": tortoise_dvae.adapt,
@@ -56,11 +56,11 @@ def open_tortoise(path: Path) -> Checkpoint:
     directory = path if path.is_dir() else path.parent
     config = _config(directory, found.get(AUTOREGRESSIVE.file), found.get(CLVP.file))
     stores = _main_stores(config, found)
-    extras = {**side_models(found, config, ignored), **(open_extras(directory) if path.is_dir() else {})}
+    extras = {**side_models(found, _main_sizes(config, found), ignored), **(open_extras(directory) if path.is_dir() else {})}
     return Checkpoint(path, "tortoise", config, Shards(stores), extras, ignored)
 
 
-def side_models(found: Mapping[str, TensorStore], config: ClvpConfig, ignored: dict[str, str]) -> dict[str, Extra]:
+def side_models(found: Mapping[str, TensorStore], main: MainSizes, ignored: dict[str, str]) -> dict[str, Extra]:
     """The side models among the opened files (by usual name); those for other models are noted in `ignored`."""
     extras: dict[str, Extra] = {}
     for kind in KINDS:
@@ -69,7 +69,7 @@ def side_models(found: Mapping[str, TensorStore], config: ClvpConfig, ignored: d
             continue
         path = store.files[0]
         try:
-            shown, adapted = ADAPTERS[kind.extra](store, config)
+            shown, adapted = ADAPTERS[kind.extra](store, main)
         except tortoise_rlg.OtherWidthError as error:
             ignored[path.name] = error.message.removeprefix(f"{path}: ")
             continue
@@ -126,6 +126,13 @@ def _config(directory: Path, autoregressive: TensorStore | None, clvp: TensorSto
     if (directory / CONFIG_NAME).exists():
         _merge(shown, read_json(directory / CONFIG_NAME))
     return ClvpConfig.from_dict(shown)
+
+
+def _main_sizes(config: ClvpConfig, found: Mapping[str, TensorStore]) -> MainSizes:
+    """What the main files say of the decoder's width and the codes, as far as they are there."""
+    if AUTOREGRESSIVE.file in found:
+        return MainSizes(config.decoder_config.hidden_size, config.decoder_config.bos_token_id)
+    return MainSizes(None, config.speech_config.vocab_size if CLVP.file in found else None)
 
 
 def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:

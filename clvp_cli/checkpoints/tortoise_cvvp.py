@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import ClvpConfig
-from .adapter import Adapted, Entries, Table, count, same, shape_of
+from ..errors import CheckpointError
+from .adapter import Adapted, Entries, MainSizes, Table, count, same, shape_of
 from .tensors import TensorStore
 from .tortoise_blocks import HEAD_WIDTH, attention_block, encoder_layer, stack
 
@@ -32,9 +32,11 @@ def sizes(store: TensorStore) -> dict[str, Any]:
     }
 
 
-def adapt(store: TensorStore, config: ClvpConfig) -> tuple[dict[str, Any], Adapted]:
-    """Read the file through the table; `config`, the main model's, has no say here."""
+def adapt(store: TensorStore, main: MainSizes) -> tuple[dict[str, Any], Adapted]:
+    """Read the file through the table; its codes must be those that the model speaks."""
     shown = sizes(store)
+    if main.codes not in (None, shown["vocab_size"]):
+        raise CheckpointError(f"{store.files[0]}: {shown['vocab_size']} codes, the model speaks {main.codes}")
     return shown, Adapted(
         store, table(shown["num_voice_layers"], shown["num_speech_layers"], shown["num_attention_heads"])
     )

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import ClvpConfig
 from ..errors import CheckpointError
-from .adapter import Adapted, Entries, Table, count, same, shape_of
+from .adapter import Adapted, Entries, MainSizes, Table, count, same, shape_of
 from .tensors import TensorStore
 
 SIGNATURE = ("codebook.embed", "encoder.0.0.weight")
+SPEECH_CODES = 8192  # of Tortoise
 XTTS_CODES = 1024  # the autoencoder of XTTS-v2 has the same names and another codebook
 CONVOLUTIONS = (0, 2, 4)  # of a residual block, activations between them
 
@@ -41,14 +41,14 @@ def _layers(store: TensorStore) -> tuple[int, int]:
     return halvings, sum(f"encoder.{index}.net.0.weight" in store.infos for index in range(entries))
 
 
-def adapt(store: TensorStore, config: ClvpConfig) -> tuple[dict[str, Any], Adapted]:
+def adapt(store: TensorStore, main: MainSizes) -> tuple[dict[str, Any], Adapted]:
     """Read the file through the table; its codes must be those that the model speaks."""
     shown = sizes(store)
-    codes, spoken = shown["num_codes"], config.decoder_config.bos_token_id
-    if codes != spoken:
+    codes = shown["num_codes"]
+    if main.codes not in (None, codes) or codes == XTTS_CODES != main.codes:
         whose = "XTTS-v2's codec" if codes == XTTS_CODES else "another model's codec"
         raise CheckpointError(
-            f"{store.files[0]}: {codes} codes, the model speaks {spoken}: {whose}", "use Tortoise's own dvae.pth"
+            f"{store.files[0]}: {codes} codes, the model speaks {main.codes or SPEECH_CODES}: {whose}", "use Tortoise's own dvae.pth"
         )
     return shown, Adapted(store, table(shown["num_layers"], shown["num_residual_blocks"]))
 

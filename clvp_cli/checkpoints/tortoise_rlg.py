@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import ClvpConfig
 from ..errors import CheckpointError
-from .adapter import Adapted, Entries, Table, same, shape_of
+from .adapter import Adapted, Entries, MainSizes, Table, same, shape_of
 from .tensors import TensorStore
 
 SIGNATURE = ("layers.0.weight", "layers.0.bias", "layers.5.weight")
@@ -28,12 +27,12 @@ def table() -> Table:
     return entries
 
 
-def adapt(store: TensorStore, config: ClvpConfig) -> tuple[dict[str, Any], Adapted]:
+def adapt(store: TensorStore, main: MainSizes) -> tuple[dict[str, Any], Adapted]:
     """Read the file through the table; raises OtherWidthError unless its vectors are as wide as the decoder."""
     width = shape_of(store, "layers.0.weight", 2)[0]
-    if width != config.decoder_config.hidden_size:
+    if main.width not in (None, width):
         raise OtherWidthError(
-            f"{store.files[0]}: makes vectors of {width}, the decoder takes {config.decoder_config.hidden_size}",
+            f"{store.files[0]}: makes vectors of {width}, the decoder takes {main.width}",
             "the decoder's generator is rlg_auto.pth",
         )
     return {"model_type": "random_voice", "hidden_size": width}, Adapted(store, table())
