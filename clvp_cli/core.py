@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .model.random_voice import RandomVoice
     from .signals import Signal
     from .signals.clvp import ClvpSignal
+    from .signals.speech import SpeechReader
     from .text.tokenizer import ClvpTokenizer
 
 ASSETS = Path(__file__).resolve().parent / "assets"
@@ -156,27 +157,30 @@ class Core:
         return self._part("speech", Encoder, self._encoder_config(self.config.speech_config))
 
     @cached_property
+    def reader(self) -> SpeechReader:
+        """Candidates → what the speech encoder hears."""
+        from .signals.speech import SpeechReader
+
+        pad, batch_size = self.settings.scoring.pad, self.settings.batch_size
+        return SpeechReader(self.speech_encoder, self.config.decoder_config, pad=pad, batch_size=batch_size)
+
+    @cached_property
     def clvp(self) -> ClvpSignal:
         """The cosine of text and speech."""
         from .signals.clvp import ClvpSignal
 
-        return ClvpSignal(
-            self.text_encoder,
-            self.speech_encoder,
-            self.checkpoint.state(["logit_scale"])["logit_scale"],
-            self.config.decoder_config,
-            pad=self.settings.scoring.pad,
-            batch_size=self.settings.batch_size,
-        )
+        scale = self.checkpoint.state(["logit_scale"])["logit_scale"]
+        return ClvpSignal(self.text_encoder, self.speech_encoder, scale)
 
     @cached_property
     def signals(self) -> list[Signal]:
         """Everything this model can judge by, the CLVP logit first."""
         if "alignment" not in self.checkpoint.extras:
             return [self.clvp]
+        from .model.alignment import AlignmentConfig, AlignmentHead
         from .signals.alignment import AlignmentSignal
 
-        return [self.clvp, AlignmentSignal.load(self.checkpoint, self.speech_encoder, self.clvp)]
+        return [self.clvp, AlignmentSignal(self.extra("alignment", AlignmentHead, AlignmentConfig))]
 
     @cached_property
     def rank_weights(self) -> dict[str, float]:

@@ -118,9 +118,10 @@ class Clvp:
 
     def score(self, text: str, candidates: Sequence[Candidate]) -> list[Scored]:
         """What each signal says of each candidate, in the given order."""
-        ids = self.ids(text)
+        from .signals import judge
+
         core = self.core
-        values = {signal.name: signal.judge(ids, candidates) for signal in core.signals}
+        values = judge(core.signals, core.reader, self.ids(text), candidates)
         scored = []
         for place, candidate in enumerate(candidates):
             signals = {name: float(column[place]) for name, column in values.items()}
@@ -144,7 +145,7 @@ class Clvp:
         """The decoder's final_norm output (T, D) over a candidate, a vector a code: what a diffusion decoder reads."""
         from .generation.latents import winner_latents
 
-        return winner_latents(self.core.decoder, self.prefix(text, voice), self.core.clvp.speech_codes(candidate))
+        return winner_latents(self.core.decoder, self.prefix(text, voice), self.core.reader.codes(candidate, self._fixed_length()))
 
     def encode(self, audio: str | Path) -> Candidate:
         """Speech of any origin → a candidate, through the model's codec."""
@@ -182,6 +183,10 @@ class Clvp:
         with torch.inference_mode():
             voice: NDArray[np.float32] = self.core.random_voices.sample(self.settings.seed).float().cpu().numpy()
         return voice
+
+    def _fixed_length(self) -> int | None:
+        pad = self.settings.scoring.pad
+        return pad if isinstance(pad, int) else None
 
     def _send(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.core.device, self.core.dtype)

@@ -32,7 +32,12 @@ def encode(
 
     clvp = run.clvp()
     made: list[Candidate] = []
-    run.deliver(_encoded(clvp, audio, made), ("audio", "length", "codes", "error"), "-" if out == "-" else None)
+    run.deliver(
+        _encoded(clvp, audio, made),
+        ("audio", "length", "codes", "error"),
+        "-" if out == "-" else None,
+        to_the_end=bool(out),
+    )
     if out and out != "-" and made:
         write_candidates(out, made, clvp.core.book, meta={"audio": audio, "model": clvp.core.path.name})
 
@@ -80,7 +85,7 @@ def decode(
         }
         for candidate, path in ((c, out.replace("{index}", str(c.index))) for c in chosen)
     )
-    run.deliver(records, ("index", "wav", "seconds", "length"))
+    run.deliver(records, ("index", "wav", "seconds", "length"), to_the_end=True)
 
 
 def write_speech(path: str, clvp: Clvp, candidate: Candidate, reference: str | None) -> float:

@@ -20,7 +20,7 @@ DEBUG = "CLVP_DEBUG"  # set by --debug
 
 def complain(message: str, hint: str | None = None) -> None:
     """One or two lines on stderr."""
-    lines = [f"error: {' '.join(message.split())}"] + ([f"  try: {' '.join(hint.split())}"] if hint else [])
+    lines = [f"error: {' '.join(message.split())}"] + ([f"  hint: {' '.join(hint.split())}"] if hint else [])
     with suppress(BrokenPipeError, ValueError):  # nobody may be listening
         print("\n".join(lines), file=sys.stderr, flush=True)
 

@@ -90,7 +90,8 @@ def generate(
 
     with run.output.progress("candidates", len(texts) * n) as tick:
         records = _records(clvp, texts, voice, tick, keep, save)
-        run.deliver(records, COLUMNS, out if out and (out == "-" or _is_records(out)) else None)
+        shown = out if out and (out == "-" or _is_records(out)) else None
+        run.deliver(records, COLUMNS, shown, to_the_end=bool(out or save_candidates or latents or wav))
 
 
 def _is_records(path: str) -> bool:

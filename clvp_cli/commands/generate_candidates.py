@@ -43,7 +43,9 @@ def generate_candidates(
     run.output.notice(f"seed {run.settings.seed}, {run.settings.sampling.n} candidates a text")
     made: list[Candidate] = []
     with run.output.progress("candidates", len(texts) * run.settings.sampling.n) as tick:
-        run.deliver(_records(clvp, texts, voice, tick, made), COLUMNS, out if many or out == "-" else None)
+        run.deliver(
+            _records(clvp, texts, voice, tick, made), COLUMNS, out if many or out == "-" else None, to_the_end=bool(out)
+        )
     if out and out != "-" and not many:
         from ..io.candidates import write_candidates
 

@@ -124,9 +124,16 @@ class Run:
 
         return Clvp.load(None, self.settings)
 
-    def deliver(self, records: Iterable[Mapping[str, Any]], columns: Sequence[str], out: str | None = None) -> None:
+    def deliver(
+        self,
+        records: Iterable[Mapping[str, Any]],
+        columns: Sequence[str],
+        out: str | None = None,
+        *,
+        to_the_end: bool = False,
+    ) -> None:
         """Write records out; rows that failed end the command with 3 under --strict, or with 1 if all of them did."""
-        total, failed = self.output.deliver(records, columns, out)
+        total, failed = self.output.deliver(records, columns, out, to_the_end=to_the_end)
         if failed and (self.strict or failed == total):
             kind = RowsFailedError if self.strict else ClvpError
             raise kind(f"{failed} of {total} rows failed", 'each has an "error" in its record')

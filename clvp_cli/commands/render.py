@@ -5,11 +5,10 @@ Light on purpose: rich is loaded only when a table or a bar is drawn.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
@@ -53,30 +52,39 @@ class Output:
         """Whether records go to a person as a table rather than to a program as JSONL."""
         return not self.json and out != "-" and sys.stdout.isatty()
 
-    def deliver(self, records: Iterable[Mapping[str, Any]], columns: Sequence[str], out: str | None) -> tuple[int, int]:
+    def deliver(
+        self,
+        records: Iterable[Mapping[str, Any]],
+        columns: Sequence[str],
+        out: str | None = None,
+        *,
+        to_the_end: bool = False,
+    ) -> tuple[int, int]:
         """Write records as they come: a table of `columns` for a person, JSONL for a program, and JSONL to `out`.
 
+        Where the reader of stdout has left, work stops, unless there is a file to write or `to_the_end` is set.
         Returns (records, failed ones: those with an "error").
         """
-        from contextlib import ExitStack
+        from ..io.jsonl import dump_record
+        from ..io.streams import atomic_write
 
-        from ..io.streams import atomic_write, stdout_writer
-
-        kept: list[Mapping[str, Any]] = []
+        table: list[Mapping[str, Any]] | None = [] if self.table_wanted(out) else None
         total = failed = 0
-        with ExitStack() as stack:
-            file = stack.enter_context(atomic_write(out, "w")) if out and out != "-" else None
-            write = None if self.table_wanted(out) else stack.enter_context(stdout_writer())
+        heard = True
+        with atomic_write(out, "w") if out and out != "-" else nullcontext() as file:
             for record in records:
                 total, failed = total + 1, failed + ("error" in record)
-                if file:
-                    file.write(json_line(record))
-                if write:
-                    write(json_line(record))
-                else:
-                    kept.append(record)
-        if kept:
-            self._table(kept, columns)
+                line = dump_record(record)
+                if file is not None:
+                    file.write(line + "\n")
+                if table is not None:
+                    table.append(record)
+                elif heard:
+                    heard = say(line)
+                if not (heard or file is not None or to_the_end):
+                    break
+        if table:
+            self._table(table, columns)
         return total, failed
 
     def _table(self, records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -111,9 +119,14 @@ class Output:
             yield tick
 
 
-def json_line(record: Mapping[str, Any]) -> str:
-    """One record as one line."""
-    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+def say(line: str) -> bool:
+    """Write one line to stdout; False once its reader has left."""
+    from ..io.streams import stdout_writer
+
+    with stdout_writer() as write:
+        write(line)
+        return True
+    return False  # type: ignore[unreachable]  # stdout_writer ends its block quietly when the reader has left
 
 
 def _cell(record: Mapping[str, Any], name: str) -> str:

@@ -7,12 +7,18 @@ text alone: never of the other candidates, the batch or the padding. Knows nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..records import Candidate
+
+if TYPE_CHECKING:
+    from .speech import Heard, SpeechReader
+
+Values = NDArray[np.float64]
+Ids = NDArray[np.int64]
 
 
 class Signal(Protocol):
@@ -24,6 +30,17 @@ class Signal(Protocol):
     name: str
     family: str
 
-    def judge(self, ids: NDArray[np.int64], candidates: Sequence[Candidate]) -> NDArray[np.float64]:
-        """Text ids (S,) without the closing 0, N candidates → (N,) values, higher is better."""
+    def judge(self, ids: Ids, heard: Heard) -> Values:
+        """Text ids (S,) without the closing 0, n candidates as the speech encoder heard them → (n,) values."""
         ...
+
+
+def judge(
+    signals: Sequence[Signal], reader: SpeechReader, ids: Ids, candidates: Sequence[Candidate]
+) -> dict[str, Values]:
+    """What every signal says of every candidate, in the given order, from one pass of the speech encoder."""
+    values = {signal.name: np.zeros(len(candidates)) for signal in signals}
+    for heard in reader.read(candidates):
+        for signal in signals:
+            values[signal.name][heard.members] = signal.judge(ids, heard)
+    return values

@@ -1,0 +1,94 @@
+"""How the speech encoder hears candidates: fixed, padded as the profile asks, batched by equal length.
+
+Candidates of one length share a batch and nothing is padded beyond what the profile asks, so that what is heard of a
+candidate is its own. Knows nothing of texts, files or commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..config import ClvpDecoderConfig
+from ..errors import CandidateError
+from ..model.clvp import fix_speech_codes
+from ..model.encoder import Encoder
+from ..records import Candidate
+
+TOKENS_A_BATCH = 8192  # codes in one pass, whatever the number of candidates
+
+Pad = Literal["own", "batch"] | int
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """n candidates of one length T: their places among all, and the speech encoder's hidden states (n, T, D)."""
+
+    members: list[int]
+    hidden: Tensor
+
+
+class SpeechReader:
+    """Reads candidates through the speech encoder."""
+
+    def __init__(
+        self, speech: Encoder, decoder_config: ClvpDecoderConfig, *, pad: Pad = "own", batch_size: int = 0
+    ) -> None:
+        self.speech, self.decoder_config, self.pad, self.batch_size = speech, decoder_config, pad, batch_size
+
+    @torch.inference_mode()
+    def read(self, candidates: Sequence[Candidate]) -> Iterator[Heard]:
+        """Every candidate once, in batches of equal length."""
+        length = self._length(candidates)
+        rows = [self.codes(candidate, length) for candidate in candidates]
+        embedding = self.speech.token_embedding
+        for members in buckets([len(row) for row in rows], self.batch_size):
+            codes = torch.from_numpy(np.stack([rows[m] for m in members])).to(embedding.weight.device)
+            yield Heard(members, self.speech.hidden(embedding(codes)))
+
+    def codes(self, candidate: Candidate, length: int | None = None) -> NDArray[np.int64]:
+        """What the encoder reads of a candidate: (T,) its codes, one stop if it stopped, stops up to `length`, fixed.
+
+        Raises CandidateError for a candidate without codes, or with one outside the speech vocabulary.
+        """
+        vocab = self.speech.config.vocab_size
+        where = f"{candidate.source or 'candidate'} row {candidate.index}"
+        wrong = candidate.codes[(candidate.codes < 0) | (candidate.codes >= vocab)]
+        if len(wrong):
+            raise CandidateError(
+                f"{where}: code {wrong[0]} is outside the speech vocabulary (0 … {vocab - 1})",
+                "was it made by a model with another codebook?",
+            )
+        if not len(candidate.codes):
+            raise CandidateError(f"{where}: no codes before the stop", "an empty candidate cannot be judged")
+        closing = max(int(candidate.stopped), (length or 0) - candidate.length)
+        if not closing:
+            return candidate.codes
+        stop = self.decoder_config.eos_token_id
+        codes = np.append(candidate.codes, np.full(closing, stop, dtype=np.int64))
+        fixed = fix_speech_codes(torch.from_numpy(codes[None]), stop, self.decoder_config.decoder_fixing_codes)
+        return np.asarray(fixed[0].numpy())
+
+    def _length(self, candidates: Sequence[Candidate]) -> int | None:
+        if self.pad == "own":
+            return None
+        if self.pad == "batch":
+            return max((c.length + c.stopped for c in candidates), default=0)
+        return int(self.pad)
+
+
+def buckets(lengths: Sequence[int], batch_size: int = 0) -> Iterator[list[int]]:
+    """Places of equal length together, at most TOKENS_A_BATCH codes or batch_size rows at once."""
+    by_length: dict[int, list[int]] = {}
+    for place, length in enumerate(lengths):
+        by_length.setdefault(length, []).append(place)
+    for length in sorted(by_length):
+        members = by_length[length]
+        most = batch_size or max(1, TOKENS_A_BATCH // max(1, length))
+        yield from (members[start : start + most] for start in range(0, len(members), most))
