@@ -1,0 +1,1 @@
+"""Live comparisons with the reference systems: `make oracle`. Skipped wherever those are not installed."""
