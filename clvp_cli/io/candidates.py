@@ -7,6 +7,7 @@ way out. Must not know of models: the caller's CodeBook says which codes there a
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import CandidateError, InputError
 from ..records import Candidate
-from .arrays import MAGIC, check_size, parse_header, read_npy, read_npz
+from .arrays import MAGIC, parse_header, read_npy, read_npz
 from .candidate_files import KINDS, output_kind, write_candidates
 from .jsonl import parse_lines
 from .rows import BadRowError, CodeBook, Extents, as_codes, candidate_of, keep_lengths, settle
@@ -103,13 +104,11 @@ def read_meta(path: str | Path) -> dict[str, Any]:
 
 def _read(kind: str, data: bytes, source: str, name: str, book: CodeBook) -> Iterable[Candidate]:
     if kind == "npy":
-        header = parse_header(data, name)
-        check_size(header, len(data), name, 8 * MAX_CODES)
-        _limit(int(np.prod(header.shape, dtype=object)), name)
+        _limit(math.prod(parse_header(data, name).shape), name)
         return _from_arrays({"codes": read_npy(data, name)}, source, name, book)
     if kind == "npz":
         wanted = ("codes", "lengths", "stopped", "seeds", "logprobs", "index")
-        return _from_arrays(read_npz(data, name, wanted, 8 * MAX_CODES), source, name, book)
+        return _from_arrays(read_npz(data, name, wanted), source, name, book)
     if kind == "parquet":
         from .parquet import read_records
 
@@ -178,7 +177,7 @@ def _from_records(
         try:
             candidate = candidate_of(record, row, source, book)
         except BadRowError as bad:
-            raise _at_line(bad, number, name) from None
+            raise _at_line(bad, row, number, name) from None
         total += candidate.length
         _limit(total, name)
         yield candidate
@@ -191,23 +190,24 @@ def _from_units(lines: Iterable[tuple[int, bytes]], source: str, name: str, book
         if not text.strip():
             blank = blank or number
             continue
+        if blank:  # lines and rows must stay in step; blank lines at the end do no harm
+            where = f"{name}: row {blank - 1} (line {blank})"
+            raise CandidateError(f"{where}: a blank line before other candidates", "leave it out")
         try:
-            candidate = _unit_line(text, row, source, book, blank)
+            candidate = _unit_line(text, row, source, book)
         except BadRowError as bad:
-            raise _at_line(bad, number if bad.row == row else blank, name) from None
+            raise _at_line(bad, row, number, name) from None
         total += candidate.length
         _limit(total, name)
         yield candidate
 
 
-def _unit_line(text: str, row: int, source: str, book: CodeBook, blank: int) -> Candidate:
+def _unit_line(text: str, row: int, source: str, book: CodeBook) -> Candidate:
     found = UNITS.fullmatch(text)
     if found is None:
         at = UNITS.match(text)
         rest = text[at.end() if at else 0 :].strip()
         raise BadRowError(row, f"not a unit at {rest[:24]!a}", "a line is <661><588>…, or <sosp><661><588>…<eosp>")
-    if blank:  # lines and rows must stay in step; blank lines at the end do no harm
-        raise BadRowError(blank - 1, "a blank line before other candidates", "leave it out")
     codes = np.array(re.findall(r"[0-9]+", found[2]), dtype=np.int64)
     if not len(codes):
         raise BadRowError(row, "no units in it: an empty candidate", "leave it out, or generate with --min-codes 1")
@@ -215,9 +215,9 @@ def _unit_line(text: str, row: int, source: str, book: CodeBook, blank: int) -> 
     return Candidate(codes[begin:end], stopped=bool(stopped) or found[3] is not None, index=row, source=source)
 
 
-def _at_line(bad: BadRowError, number: int | None, name: str) -> CandidateError:
+def _at_line(bad: BadRowError, row: int, number: int | None, name: str) -> CandidateError:
     where = "" if number is None else f" (line {number})"
-    return CandidateError(f"{name}: row {bad.row}{where}: {bad.reason}", bad.hint)
+    return CandidateError(f"{name}: row {row}{where}: {bad.reason}", bad.hint)
 
 
 def _limit(count: int, name: str) -> None:

@@ -30,10 +30,9 @@ def read_records(data: bytes, name: str, max_codes: int) -> Iterator[dict[str, A
         file = pq.ParquetFile(io.BytesIO(data))
         _check_columns(file, name, max_codes)
         ours = META in (file.schema_arrow.metadata or {})
-        number = 0
-        for batch in file.iter_batches(batch_size=1024):
-            for number, row in enumerate(batch.to_pylist(), number + 1):
-                yield _record(row, name, number, ours)
+        rows = (row for batch in file.iter_batches(batch_size=1024) for row in batch.to_pylist())
+        for number, row in enumerate(rows, 1):
+            yield _record(row, name, number, ours)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
