@@ -6,11 +6,11 @@ import os
 import sys
 from typing import NoReturn
 
-from .commands import codec, config, extract_mels, generate, generate_candidates, score, tokenize, voice
+from .commands import codec, config, extract_mels, generate, generate_candidates, model, score, tokenize, voice
 from .commands.edge import DEBUG, INTERRUPTED, complain
 from .commands.program import app
 
-COMMANDS = (tokenize, extract_mels, generate_candidates, score, generate, voice, codec, config)
+COMMANDS = (tokenize, extract_mels, generate_candidates, score, generate, voice, codec, model, config)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

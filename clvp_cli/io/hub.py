@@ -1,0 +1,248 @@
+"""Models of the hub: finding one in the local cache without the network, and fetching one into it.
+
+Owns where the cache lies, which files of a repository a model needs, and the sentences for what goes wrong on the way.
+Looking up reads directories alone; only `fetch_model` goes to the network, through huggingface_hub, loaded there.
+Knows nothing of what the files hold.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, ClvpError, UsageError
+from .atomic import DISK_ERRNOS, unwritable
+
+log = logging.getLogger("clvp")
+
+HUB_ID = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
+REVISION = re.compile(r"\w[\w.+-]*(?:/\w[\w.+-]*)*")
+DEFAULT_REVISION = "main"
+CONFIG = "config.json"
+# Weights in the published format, best first: of each directory the first kind that is there is taken.
+WEIGHTS = (
+    ("model.safetensors",),
+    ("model.safetensors.index.json", "model-*.safetensors"),
+    ("pytorch_model.bin",),
+    ("pytorch_model.bin.index.json", "pytorch_model-*.bin"),
+)
+COMPANIONS = (
+    CONFIG,
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+TORTOISE_MODEL = ("autoregressive.pth", "clvp2.pth")
+TORTOISE_SIDE = ("cvvp.pth", "dvae.pth", "rlg_auto.pth")
+MODEL_DIRECTORIES = ("", ".models")  # Tortoise's own repository keeps its files in .models
+SIDE_DIRECTORIES = ("codec", "alignment", "cvvp", "random_voice")
+LIBRARIES_OF_THE_NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "ssl", "socket")
+
+
+def hub_cache() -> Path:
+    """Where the hub's local cache lies: HF_HUB_CACHE, else under HF_HOME, else under the user's cache directory."""
+    told = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    return Path(os.path.expandvars(told or f"{home}/hub")).expanduser()
+
+
+def split_id(name: str) -> tuple[str, str] | None:
+    """A hub id, ORG/NAME or ORG/NAME@REVISION → (id, revision), "main" where none is named; None if it is no id."""
+    hub_id, _, revision = name.partition("@")
+    revision = revision if "@" in name else DEFAULT_REVISION
+    fine = (
+        HUB_ID.fullmatch(hub_id) and REVISION.fullmatch(revision) and not {"..", "--"} & set(re.findall("[.-]+", name))
+    )
+    return (hub_id, revision) if fine else None
+
+
+def cached_model(name: str) -> Path | None:
+    """The directory of a hub id in the local cache, or None where it is not there or not whole. No network is used."""
+    parts = split_id(name)
+    if parts is None:
+        return None
+    repository = hub_cache() / f"models--{parts[0].replace('/', '--')}"
+    try:
+        commit = (repository / "refs" / parts[1]).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        commit = parts[1]  # a commit itself, or nothing
+    if not commit or "/" in commit or commit.startswith("."):
+        return None
+    snapshot = repository / "snapshots" / commit
+    return next((snapshot / each for each in MODEL_DIRECTORIES if is_whole(snapshot / each)), None)
+
+
+def is_whole(directory: Path) -> bool:
+    """Whether all weights of a model are in a directory: published ones, or Tortoise's, of which clvp2 comes last."""
+    if not (directory / CONFIG).is_file():
+        return (directory / TORTOISE_MODEL[-1]).is_file()
+    first = next((directory / kind[0] for kind in WEIGHTS if (directory / kind[0]).is_file()), None)
+    if first is None or first.suffix != ".json":
+        return first is not None
+    try:
+        shards = set(json.loads(first.read_text(encoding="utf-8"))["weight_map"].values())
+        return bool(shards) and all((directory / shard).is_file() for shard in shards)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def files_needed(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Of a repository's files: (what stands beside the weights, the model's own weights), each sorted.
+
+    Sources and formats of no use here, and a second copy of the weights in an older format, are left out.
+    """
+    inside: dict[str, list[str]] = {}
+    for name in sorted(names):
+        directory, _, file = name.rpartition("/")
+        inside.setdefault(directory, []).append(file)
+    beside: list[str] = []
+    weights: list[str] = []
+    for directory in (*MODEL_DIRECTORIES, *SIDE_DIRECTORIES):
+        files = inside.get(directory, [])
+        published = next((_matching(files, kind) for kind in WEIGHTS if kind[0] in files), [])
+        main = published or _matching(files, TORTOISE_MODEL)
+        (beside if directory in SIDE_DIRECTORIES else weights).extend(_in(directory, main))
+        beside.extend(_in(directory, _matching(files, (*COMPANIONS, *TORTOISE_SIDE))))
+    return sorted(beside), sorted(weights)
+
+
+def _matching(files: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    return [file for file in files if any(fnmatchcase(file, pattern) for pattern in patterns)]
+
+
+def _in(directory: str, files: Iterable[str]) -> list[str]:
+    return [f"{directory}/{file}" if directory else file for file in files]
+
+
+def fetch_model(
+    hub_id: str, revision: str | None = None, *, endpoint: str | None = None, token: str | bool | None = None
+) -> Path:
+    """Fetch what a model needs of a hub repository into the local cache; what is there already is not fetched again.
+
+    A cut connection is taken up again where it broke off. The weights come last, so a model that was interrupted on
+    its way is not taken for a whole one. Progress goes to stderr, at a terminal only.
+
+    Args:
+        hub_id: ORG/NAME, or ORG/NAME@REVISION.
+        revision: a branch, tag or commit; the id's own, or "main", where None.
+        endpoint: the hub's address; HF_ENDPOINT, or the public hub, where None.
+        token: as huggingface_hub takes it; None sends the saved one, or HF_TOKEN.
+    Returns:
+        The model's directory.
+    Raises:
+        UsageError: no hub id. ClvpError: huggingface_hub is not installed. OutputError: the cache cannot be written.
+        CheckpointError: no such repository or revision, no access, no network, or no model in the repository.
+    """
+    parts = split_id(f"{hub_id}@{revision}" if revision else hub_id)
+    if parts is None:
+        raise UsageError(f"{hub_id!r} is not a hub id", "it reads ORG/NAME, or ORG/NAME@REVISION")
+    hub = _library()
+    name, revision = parts
+    where = {"endpoint": endpoint or os.environ.get("HF_ENDPOINT") or None, "token": token}
+    with _speaking_for(hub), _translated(name, revision):
+        listed = hub.HfApi(**where).model_info(name, revision=revision).siblings or []
+        beside, weights = files_needed(file.rfilename for file in listed)
+        if not weights:
+            raise CheckpointError(
+                f"{name}: no model in this repository: {len(listed)} files, none of them weights that are read here",
+                "a model has config.json and model.safetensors, or Tortoise's autoregressive.pth and clvp2.pth",
+            )
+        for files, workers in ((beside, 8), (weights, 1)):  # one after the other: the last file is a whole model's mark
+            if files:
+                hub.snapshot_download(
+                    name, revision=revision, cache_dir=hub_cache(), allow_patterns=files, max_workers=workers, **where
+                )
+    found = cached_model(f"{name}@{revision}")
+    if found is None:
+        raise CheckpointError(f"{name}: fetched, but not a whole model: {', '.join(beside + weights)}")
+    return found
+
+
+def _library() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ClvpError("fetching needs huggingface_hub, which is not installed", "pip install 'clvp[hub]'") from None
+    return huggingface_hub
+
+
+@contextmanager
+def _speaking_for(hub: Any) -> Iterator[None]:
+    """Let the library draw its bars at a terminal only, and report its retries only where much is to be said."""
+    logger = logging.getLogger("huggingface_hub")
+    level, shown_before = logger.level, not hub.utils.are_progress_bars_disabled()
+    silent = shown_before and not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a full disk it warns, and then fails: the failure is told
+        try:
+            if not log.isEnabledFor(logging.DEBUG):
+                logger.setLevel(logging.ERROR)
+            if silent:
+                hub.utils.disable_progress_bars()
+            yield
+        finally:
+            logger.setLevel(level)
+            if silent:
+                hub.utils.enable_progress_bars()
+
+
+@contextmanager
+def _translated(name: str, revision: str) -> Iterator[None]:
+    try:
+        yield
+    except ClvpError:
+        raise
+    except Exception as error:
+        chain: list[BaseException] = []
+        step: BaseException | None = error
+        while step is not None and step not in chain:
+            chain.append(step)
+            step = step.__cause__ or step.__context__
+        told = (_explained(each, name, revision) for each in chain)
+        first_line = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        unknown = CheckpointError(f"{name}: not fetched: {first_line[0]}", "run it again; whole files are kept")
+        raise next((each for each in told if each is not None), unknown) from error
+
+
+def _explained(error: BaseException, name: str, revision: str) -> ClvpError | None:
+    """What a person is told of one error of the library; None where another in its chain says more."""
+    from huggingface_hub import errors
+
+    log_in = "hf auth login, or set HF_TOKEN"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.GatedRepoError):
+        return CheckpointError(f"{name}: its owner has to grant access", f"ask on its page on the hub, then: {log_in}")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return CheckpointError(f"{name}: no revision {revision}", "name a branch, a tag or a commit that it has")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return CheckpointError(f"no model {name} on the hub, or a private one", f"check the name; if private: {log_in}")
+    if status in (401, 403):
+        return CheckpointError(f"{name}: access denied ({status})", f"check the token: {log_in}")
+    if isinstance(status, int):
+        return CheckpointError(f"{name}: the hub answered {status}", "try again later; check HF_ENDPOINT if it is set")
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return CheckpointError(f"{name}: not fetched: HF_HUB_OFFLINE is set", "unset it to fetch")
+    if isinstance(error, OSError) and error.errno in (*DISK_ERRNOS, errno.EACCES, errno.EPERM, errno.EROFS):
+        return unwritable(error, hub_cache())
+    if type(error).__module__.partition(".")[0].lstrip("_") in LIBRARIES_OF_THE_NETWORK or isinstance(
+        error, (ConnectionError, TimeoutError)
+    ):
+        return CheckpointError(
+            f"{name}: the connection failed: {str(error).strip() or type(error).__name__}",
+            "check the network, then run it again: whole files are kept",
+        )
+    return None
