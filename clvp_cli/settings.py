@@ -55,7 +55,7 @@ class SamplingSettings:
     beams: int = 1  # beam search with so many beams; 1 is off
     length_penalty: float = 1.0  # beam search: score / length ** penalty
     code_positions: Literal["trained", "skip"] = "trained"  # 0 1 2 3, or the cached reference's 0 2 3 4
-    suppress_start: bool = True  # never sample the start code, which the speech encoder cannot read
+    suppress_start: bool = True  # never sample the start code, which the speech encoder cannot read, nor nothing at all
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,16 @@ def _convert(value: Any, kind: Any) -> Any:
     if get_origin(kind) is Literal:
         return value if isinstance(value, str) and value in get_args(kind) else None
     if kind is bool:
-        words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+        words = {
+            "true": True,
+            "1": True,
+            "yes": True,
+            "on": True,
+            "false": False,
+            "0": False,
+            "no": False,
+            "off": False,
+        }
         return value if isinstance(value, bool) else words.get(value.lower()) if isinstance(value, str) else None
     if isinstance(value, bool):
         return None
@@ -258,7 +267,9 @@ def find_config(name: str) -> Path:
         return path
     shipped = shipped_configs()
     if name not in shipped:
-        raise ConfigError(f"no configuration is called {name!r}", f"shipped are {', '.join(shipped)}; or give a YAML file")
+        raise ConfigError(
+            f"no configuration is called {name!r}", f"shipped are {', '.join(shipped)}; or give a YAML file"
+        )
     return shipped[name]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import sys
 from collections.abc import Callable
@@ -33,7 +32,6 @@ def hush_stdout() -> None:
 def translated(function: Callable[..., None]) -> Callable[..., None]:
     """Run a command; foreseeable failures end in a short message and an exit code."""
 
-    @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)

@@ -6,7 +6,6 @@ so that no option block is written twice. Light on purpose: `clvp --help` reads 
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -150,9 +149,8 @@ def command(
     def add(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
 
-        @functools.wraps(function)
         @translated
-        def wrapper(**given: Any) -> None:
+        def run(**given: Any) -> None:
             common = {key: given.pop(key) for key in shared}
             function(_run(shared, common), **given)
 
@@ -161,10 +159,11 @@ def command(
             for key, flag in shared.items()
         ]
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added
-        wrapper.__signature__ = inspect.Signature(parameters)
-        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-        del wrapper.__wrapped__  # type: ignore[attr-defined]
-        app.command(name, **more)(wrapper)
+        entry: Any = run  # what Typer reads of it: a name, a help text, and the options
+        entry.__name__, entry.__doc__ = function.__name__, function.__doc__
+        entry.__signature__ = inspect.Signature(parameters)
+        entry.__annotations__ = {p.name: p.annotation for p in parameters}
+        app.command(name, **more)(entry)
         return function
 
     return add

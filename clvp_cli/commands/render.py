@@ -74,7 +74,7 @@ class Output:
         with atomic_write(out, "w") if out and out != "-" else nullcontext() as file:
             for record in records:
                 total, failed = total + 1, failed + ("error" in record)
-                line = dump_record(record)
+                line = dump_record(dict(record))
                 if file is not None:
                     file.write(line + "\n")
                 if table is not None:
@@ -126,7 +126,7 @@ def say(line: str) -> bool:
     with stdout_writer() as write:
         write(line)
         return True
-    return False  # type: ignore[unreachable]  # stdout_writer ends its block quietly when the reader has left
+    return False  # stdout_writer ends its block quietly when the reader has left
 
 
 def _cell(record: Mapping[str, Any], name: str) -> str:

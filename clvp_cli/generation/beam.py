@@ -15,7 +15,7 @@ from torch import Tensor
 from ..model.decoder import CodeDecoder
 from ..settings import SamplingSettings
 from .cache import RowCache, StepAttend
-from .engine import Generated, Prompt, code_position, longest_possible, prefill
+from .engine import Generated, Prompt, code_position, least_codes, longest_possible, prefill
 from .sampler import NEVER, initial_history, penalise
 
 
@@ -84,7 +84,7 @@ def _continuations(
     log_p = penalise(logits.float().log_softmax(-1), said, options.repetition_penalty)
     if options.suppress_start:
         log_p = log_p.index_fill(-1, torch.tensor(decoder.config.bos_token_id, device=log_p.device), NEVER)
-    if count < options.min_codes:
+    if count < least_codes(options):
         log_p = log_p.index_fill(-1, torch.tensor(decoder.config.eos_token_id, device=log_p.device), NEVER)
     total = log_p + scores.unsqueeze(1)
     best, places = total.flatten().topk(min(2 * len(scores), total.numel()))

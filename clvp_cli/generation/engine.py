@@ -59,6 +59,11 @@ def longest_possible(decoder: CodeDecoder, options: SamplingSettings) -> int:
     return min(options.max_codes, last - int(code_position(0, options)) + 2)
 
 
+def least_codes(options: SamplingSettings) -> int:
+    """Codes before the stop may come: min_codes, and one at least, but for the profiles that copy their original."""
+    return max(options.min_codes, int(options.suppress_start))
+
+
 def rows_that_fit(decoder: CodeDecoder, options: SamplingSettings, batch_size: int) -> int:
     """How many rows to run at once: what was asked for, or what keeps the caches within CACHE_BYTES."""
     if batch_size:
@@ -125,8 +130,9 @@ class Slots:
         allowed = logits.clone()
         if self.options.suppress_start:
             allowed[:, config.bos_token_id] = NEVER
-        if self.options.min_codes:
-            allowed[:, config.eos_token_id].masked_fill_(self.counts[:n] < self.options.min_codes, NEVER)
+        least = least_codes(self.options)
+        if least:
+            allowed[:, config.eos_token_id].masked_fill_(self.counts[:n] < least, NEVER)
         places = self.counts[:n].unsqueeze(1)
         draws = None if self.options.greedy else self.draws[:n].gather(1, places).squeeze(1)
         codes = choose(allowed, self.said[:n], draws, self.options).unsqueeze(1)

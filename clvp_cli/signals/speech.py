@@ -65,7 +65,7 @@ class SpeechReader:
                 f"{where}: code {wrong[0]} is outside the speech vocabulary (0 … {vocab - 1})",
                 "was it made by a model with another codebook?",
             )
-        if not len(candidate.codes):
+        if not len(candidate.codes) and not candidate.stopped:
             raise CandidateError(f"{where}: no codes before the stop", "an empty candidate cannot be judged")
         closing = max(int(candidate.stopped), (length or 0) - candidate.length)
         if not closing:
