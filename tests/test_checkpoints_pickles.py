@@ -32,7 +32,9 @@ def rewritten(source: Path, target: Path, compression: int = zipfile.ZIP_STORED,
     """A copy of a zip with some entries (by the end of their names) replaced."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
         for member in old.infolist():
-            new.writestr(member.filename, content.get(member.filename.rpartition("/")[2].replace(".", "_"), old.read(member)))
+            new.writestr(
+                member.filename, content.get(member.filename.rpartition("/")[2].replace(".", "_"), old.read(member))
+            )
     return target
 
 
@@ -56,7 +58,9 @@ def test_wrapped_state_is_unwrapped(tmp_path: Path, wrap: str) -> None:
 def test_code_is_refused_and_not_executed(tmp_path: Path, name: str) -> None:
     """A pickle that would run a program is refused, says so, and the program does not run."""
     torch.save({"a": torch.zeros(1), "b": Trap(tmp_path / "sprung")}, tmp_path / name)
-    with pytest.raises(CheckpointError, match=f"{name}: refused: it holds more than tensors; nothing in it was executed"):
+    with pytest.raises(
+        CheckpointError, match=f"{name}: refused: it holds more than tensors; nothing in it was executed"
+    ):
         open_tensors(tmp_path / name)
     assert not (tmp_path / "sprung").exists()
 
@@ -116,7 +120,8 @@ def test_claimed_storage_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [[1, 2], {}, {"epoch": 3}, {"a": torch.zeros(1), "epoch": 3}, torch.zeros(3), {"a": {"b": torch.zeros(1)}}]
+    "content",
+    [[1, 2], {}, {"epoch": 3}, {"a": torch.zeros(1), "epoch": 3}, torch.zeros(3), {"a": {"b": torch.zeros(1)}}],
 )
 def test_other_content_is_refused(tmp_path: Path, content: object) -> None:
     """What is no mapping from names to tensors is told as such."""

@@ -105,7 +105,9 @@ def test_many_faults_are_counted_not_listed(tmp_path: Path) -> None:
     """The first few names and the count are told, not hundreds of names."""
     directory = saved(tmp_path)
     (directory / "model.safetensors").unlink()
-    torch.save({"logit_scale": STATE["logit_scale"], "text_encoder_model.x": torch.zeros(1)}, directory / "pytorch_model.bin")
+    torch.save(
+        {"logit_scale": STATE["logit_scale"], "text_encoder_model.x": torch.zeros(1)}, directory / "pytorch_model.bin"
+    )
     with pytest.raises(CheckpointError, match=r"\d\d missing: .*, …; 1 unknown") as caught:
         open_checkpoint(directory)
     assert len(caught.value.message) < 600
@@ -145,3 +147,13 @@ def test_wrong_rotary_table_is_refused(tmp_path: Path) -> None:
     torch.save({**STATE, name: torch.ones(16)}, directory / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=name):
         open_checkpoint(directory).state(["text"])
+
+
+def test_absurd_depth_is_told_at_once(tmp_path: Path) -> None:
+    """A configuration of a billion layers is refused without making names for them."""
+    directory = saved(tmp_path)
+    config = json.loads((directory / "config.json").read_text())
+    config["decoder_config"]["num_hidden_layers"] = 10**9
+    (directory / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="calls for 1000000000 decoder layers"):
+        open_checkpoint(directory)

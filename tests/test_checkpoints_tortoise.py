@@ -6,11 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_makers import WIDTH, published_state, small_config, tortoise_autoregressive, tortoise_clvp, write_tortoise
+from checkpoint_makers import (
+    WIDTH,
+    published_state,
+    small_config,
+    tortoise_autoregressive,
+    tortoise_clvp,
+    write_tortoise,
+)
 from safetensors.torch import save_file
 from torch import Tensor
 
 from clvp_cli.checkpoints.load import open_checkpoint
+from clvp_cli.checkpoints.modules import build_empty, load_module
 from clvp_cli.errors import CheckpointError
 
 CONFIG = small_config()
@@ -47,7 +55,9 @@ def test_files_are_known_by_content(tortoise: Path) -> None:
     """Other names, safetensors, and foreign files beside them change nothing."""
     (tortoise / "autoregressive.pth").rename(tortoise / "my-finetune.pt")
     (tortoise / "clvp2.pth").unlink()
-    save_file({name: tensor.contiguous() for name, tensor in tortoise_clvp(STATE, CONFIG).items()}, tortoise / "b.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tortoise_clvp(STATE, CONFIG).items()}, tortoise / "b.safetensors"
+    )
     torch.save({"model_g": {"conv": torch.zeros(1)}}, tortoise / "vocoder.pth")
     (tortoise / "broken.pth").write_bytes(b"PK")
     checkpoint = open_checkpoint(tortoise)
@@ -77,10 +87,16 @@ def test_two_of_a_kind_are_ambiguous(tortoise: Path) -> None:
     [
         ("autoregressive.pth", "gpt__h__1__mlp__c_fc__bias", None, r"1 missing: gpt\.h\.1\.mlp\.c_fc\.bias"),
         ("autoregressive.pth", "mel_solo_embedding", torch.zeros(1), "1 unknown: mel_solo_embedding"),
-        ("autoregressive.pth", "final_norm__weight", torch.zeros(3), r"1 misshapen: .*final_norm\.weight \[3\], not \[64\]"),
+        (
+            "autoregressive.pth",
+            "final_norm__weight",
+            torch.zeros(3),
+            r"1 misshapen: .*final_norm\.weight \[3\], not \[64\]",
+        ),
         ("autoregressive.pth", "conditioning_encoder__attn__0__qkv__bias", torch.zeros(7), "unexpected shape"),
         ("autoregressive.pth", "mel_embedding__weight", torch.zeros(7), "unexpected shape"),
         ("autoregressive.pth", "mel_pos_embedding__emb__weight", None, "1 missing: mel_pos_embedding"),
+        ("autoregressive.pth", "gpt__h__999999999__x", torch.zeros(1), r"1 unknown: gpt\.h\.999999999\.x"),
         ("clvp2.pth", "to_text_latent__bias", torch.zeros(1), r"1 unknown: to_text_latent\.bias"),
         ("clvp2.pth", "temperature", None, "1 missing: temperature"),
         ("clvp2.pth", "temperature", torch.zeros(2), r"logit_scale \[2\], not \[\]"),
@@ -122,8 +138,7 @@ def test_finetuned_text_rows_are_read(tortoise: Path) -> None:
     )
     checkpoint = open_checkpoint(tortoise)
     assert checkpoint.config.text_config.vocab_size == 256
-    with torch.device("meta"):
-        network = ClvpNetwork(checkpoint.config)
+    network = build_empty(lambda: ClvpNetwork(checkpoint.config))
     checkpoint.load_into(network, "", None)
     assert network.conditioning_encoder.text_token_embedding.num_embeddings == 300
 
@@ -161,7 +176,6 @@ def dvae(codes: int) -> dict[str, Tensor]:
 
 def test_side_models_are_found(tortoise: Path) -> None:
     """The codec, CVVP and the random-voice generator beside the model are its extras, ready for their modules."""
-    from clvp_cli.checkpoints.modules import load_module
     from clvp_cli.model.codec import Codec, CodecConfig
     from clvp_cli.model.random_voice import RandomVoice, RandomVoiceConfig
 
@@ -171,8 +185,7 @@ def test_side_models_are_found(tortoise: Path) -> None:
     torch.save(RandomVoice(RandomVoiceConfig(hidden_size=8)).state_dict(), tortoise / "rlg_diffuser.pth")
     extras = open_checkpoint(tortoise).extras
     assert set(extras) == {"codec", "random_voice"}
-    with torch.device("meta"):
-        codec = Codec(CodecConfig.from_dict(dict(extras["codec"].config)))
+    codec = build_empty(lambda: Codec(CodecConfig.from_dict(dict(extras["codec"].config))))
     load_module(codec, extras["codec"].state())
     assert torch.equal(codec.codebook.embed, state["codebook.embed"])
 
@@ -212,3 +225,47 @@ def test_pickle_with_code_is_refused(tortoise: Path) -> None:
     with pytest.raises(CheckpointError, match=r"autoregressive\.pth: refused"):
         open_checkpoint(tortoise)
     assert not (tortoise / "sprung").exists()
+
+
+def test_adapted_weights_compute_what_tortoise_does(tmp_path: Path) -> None:
+    """Tortoise's own files, through the tables, give Tortoise's voice vector, logits and scores (golden files).
+
+    1e-4 of logits up to about 20: the reference rounds its softmax and norms in another order.
+    """
+    import shutil
+
+    import numpy as np
+
+    from clvp_cli.model.clvp import ClvpNetwork, unit
+
+    golden = Path(__file__).parent / "golden"
+    for file in ("autoregressive.pth", "clvp2.pth"):
+        shutil.copyfile(golden / file, tmp_path / file)
+    (tmp_path / "config.json").write_text(
+        '{"decoder_config": {"num_attention_heads": 3}, "text_config": {"rms_norm": "clamp"},'
+        ' "speech_config": {"rms_norm": "clamp"}}'
+    )
+    checkpoint = open_checkpoint(tmp_path)
+    network = build_empty(lambda: ClvpNetwork(checkpoint.config))
+    checkpoint.load_into(network, "", torch.float32)
+    with np.load(golden / "tortoise.npz") as arrays:
+        want = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    with torch.no_grad():
+        vector = network.conditioning_encoder.voice(want["mels"][0]).mean(0, keepdim=True)
+        torch.testing.assert_close(vector, want["vector"], atol=1e-5, rtol=1e-5)
+        text, _ = network.conditioning_encoder.text(want["ids"].long()[:, :-1])
+        codes = torch.nn.functional.pad(want["row"].long(), (1, 0), value=256)
+        prefix = torch.cat((vector.unsqueeze(1), text, _second_stop(network, want["ids"].shape[1] + 1)), dim=1)
+        logits = network.speech_decoder_model.logits(network.speech_decoder_model.teacher_forced(prefix, codes))
+        torch.testing.assert_close(logits, want["logits"], atol=1e-4, rtol=1e-4)
+        heard = unit(network.speech_encoder_model.embed(want["fixed"].long()))
+        read = unit(network.text_encoder_model.embed(want["ids"].long()))
+        torch.testing.assert_close(heard, want["clvp.speech"], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close((heard @ read.t())[:, 0] * network.logit_scale.exp(), want["clvp.scores"])
+
+
+def _second_stop(network: torch.nn.Module, position: int) -> Tensor:
+    """The embedding of the second stop that the decoder's prompt ends with, (1, 1, D)."""
+    encoder = network.conditioning_encoder
+    embedded: Tensor = encoder.text_token_embedding.weight[0] + encoder.text_position_embedding.weight[position]
+    return embedded.view(1, 1, -1)

@@ -90,9 +90,9 @@ def as_rule(entry: str | Rule) -> Rule:
 
 
 def count(names: Iterable[str], prefix: str) -> int:
-    """How many numbered entries begin with `prefix`: one more than the highest number after it, 0 without any."""
+    """How many different numbers follow `prefix`: the layers, where they are numbered without gaps."""
     numbers = (name[len(prefix) :].partition(".")[0] for name in names if name.startswith(prefix))
-    return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
+    return len({number for number in numbers if number.isdecimal()})
 
 
 def same(prefix: str, target: str, *suffixes: str) -> Entries:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import ClvpConfig
 from ..errors import CheckpointError
-from .layout import PARTS, derived_shapes, derived_tables, parts_in
+from .layout import PARTS, SCALE, derived_shapes, derived_tables, parts_in
 from .tensors import TensorInfo, TensorStore
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ EXTRAS: Mapping[str, str | None] = {
     "cvvp": "cvvp.pth",
     "random_voice": "rlg_auto.pth",
 }
-GROUP_BYTES = 128 * 2**20  # mapped at a time while casting: bounds what is held beside the cast weights
+GROUP_BYTES = 32 * 2**20  # mapped at a time while casting: bounds what is held beside the cast weights
 ABILITY = {
     "conditioning": "read a voice",
     "decoder": "generate candidates",
@@ -88,7 +88,9 @@ class Checkpoint:
             )
 
     def state(self, prefixes: Iterable[str] = ("",)) -> dict[str, Tensor]:
-        """The tensors whose names begin with one of `prefixes` (or part names), mapped from disk, less derived ones.
+        """The tensors whose names begin with one of `prefixes`, or of these parts, mapped from disk.
+
+        The encoders bring logit_scale with them; derived tables are left out.
 
         Raises:
             CheckpointError: a prefix has no tensors here, or a derived table is not what the configuration makes it.
@@ -99,6 +101,8 @@ class Checkpoint:
         """`state`, tensor by tensor: a consumer that drops each one holds little of the file in memory at a time."""
         wanted = [PARTS.get(prefix, prefix) for prefix in prefixes]
         self.require(*(part for part in PARTS if PARTS[part] in wanted))
+        if PARTS["text"] in wanted or PARTS["speech"] in wanted:
+            wanted.append(SCALE)
         derived = derived_shapes(self.config)
         names = [name for name in self.store.infos if name.startswith(tuple(wanted))]
         self._check_derived([name for name in names if name in derived])
@@ -108,7 +112,9 @@ class Checkpoint:
         """Fill a module made on the meta device from the names under `prefix`; see `load_module`."""
         from .modules import load_module
 
-        pairs = ((name.removeprefix(prefix), tensor) for name, tensor in self.stream([prefix]))
+        pairs = (
+            (name.removeprefix(prefix), tensor) for name, tensor in self.stream([prefix]) if name.startswith(prefix)
+        )
         return load_module(module, pairs, dtype, device, where=f"{self.path}: {prefix or 'all'}")
 
     def _check_derived(self, names: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ lacks. Knows nothing of files. Torch-free, so that `clvp model info` is; a test 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..config import ClvpConfig, ClvpDecoderConfig, ClvpEncoderConfig
@@ -31,16 +31,17 @@ TEXT_ROWS = "text_vocab_size"  # in the decoder's configuration, where a fine-tu
 SHOWN = 4  # names in one message
 
 
-def expected_shapes(config: ClvpConfig) -> dict[str, Shape]:
-    """Name → shape of every tensor a model of this configuration has, derived tables left out, in published order."""
-    shapes: dict[str, Shape] = {SCALE: ()}
-    for part, names in (
-        ("conditioning", _conditioning(config)),
-        ("decoder", _decoder(config.decoder_config)),
-        ("text", _encoder(config.text_config)),
-        ("speech", _encoder(config.speech_config)),
-    ):
-        shapes.update((PARTS[part] + name, shape) for name, shape in names)
+def expected_shapes(config: ClvpConfig, parts: Collection[str] = tuple(PARTS)) -> dict[str, Shape]:
+    """Name → shape of every tensor these parts have in a model of this configuration, derived tables left out."""
+    shapes: dict[str, Shape] = {SCALE: ()} if "text" in parts or "speech" in parts else {}
+    named = {
+        "conditioning": _conditioning(config),
+        "decoder": _decoder(config.decoder_config),
+        "text": _encoder(config.text_config),
+        "speech": _encoder(config.speech_config),
+    }
+    for part in parts:
+        shapes.update((PARTS[part] + name, shape) for name, shape in named[part])
     return shapes
 
 
@@ -85,11 +86,22 @@ def is_published(names: Iterable[str]) -> bool:
 def check_state(where: str, infos: Mapping[str, TensorInfo], config: ClvpConfig) -> None:
     """Raise CheckpointError unless `infos` are exactly the parts they begin: none missing, extra or misshapen."""
     parts = parts_in(infos)
-    expected = {name: shape for name, shape in expected_shapes(config).items() if part_of(name) in parts}
-    if "text" in parts or "speech" in parts:
-        expected[SCALE] = ()
+    for part in parts:
+        depth = _depth(config, part)
+        if depth > len(infos):  # told before a name is made up for each of a billion layers
+            raise CheckpointError(f"{where}: the configuration calls for {depth} {part} layers, few are there")
+    expected = expected_shapes(config, parts)
     derived = {name: shape for name, shape in derived_shapes(config).items() if name in infos}
     check_shapes(where, infos, {**expected, **derived})
+
+
+def _depth(config: ClvpConfig, part: str) -> int:
+    return {
+        "conditioning": config.decoder_config.num_mel_attn_blocks,
+        "decoder": config.decoder_config.num_hidden_layers,
+        "text": config.text_config.num_hidden_layers,
+        "speech": config.speech_config.num_hidden_layers,
+    }[part]
 
 
 def check_shapes(where: str, infos: Mapping[str, TensorInfo], expected: Mapping[str, Shape]) -> None:

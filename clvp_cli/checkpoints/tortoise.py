@@ -56,7 +56,10 @@ def open_tortoise(path: Path) -> Checkpoint:
     directory = path if path.is_dir() else path.parent
     config = _config(directory, found.get(AUTOREGRESSIVE.file), found.get(CLVP.file))
     stores = _main_stores(config, found)
-    extras = {**side_models(found, _main_sizes(config, found), ignored), **(open_extras(directory) if path.is_dir() else {})}
+    extras = {
+        **side_models(found, _main_sizes(config, found), ignored),
+        **(open_extras(directory) if path.is_dir() else {}),
+    }
     return Checkpoint(path, "tortoise", config, Shards(stores), extras, ignored)
 
 

@@ -48,7 +48,8 @@ def adapt(store: TensorStore, main: MainSizes) -> tuple[dict[str, Any], Adapted]
     if main.codes not in (None, codes) or codes == XTTS_CODES != main.codes:
         whose = "XTTS-v2's codec" if codes == XTTS_CODES else "another model's codec"
         raise CheckpointError(
-            f"{store.files[0]}: {codes} codes, the model speaks {main.codes or SPEECH_CODES}: {whose}", "use Tortoise's own dvae.pth"
+            f"{store.files[0]}: {codes} codes, the model speaks {main.codes or SPEECH_CODES}: {whose}",
+            "use Tortoise's own dvae.pth",
         )
     return shown, Adapted(store, table(shown["num_layers"], shown["num_residual_blocks"]))
 
