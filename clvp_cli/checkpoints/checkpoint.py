@@ -93,7 +93,7 @@ class Checkpoint:
         The encoders bring logit_scale with them; derived tables are left out.
 
         Raises:
-            CheckpointError: a prefix has no tensors here, or a derived table is not what the configuration makes it.
+            CheckpointError: a part asked for is not here, or a derived table is not what the configuration makes it.
         """
         return dict(self.stream(prefixes))
 
@@ -108,7 +108,9 @@ class Checkpoint:
         self._check_derived([name for name in names if name in derived])
         yield from read_grouped(self.store, [name for name in names if name not in derived])
 
-    def load_into(self, module: nn.Module, prefix: str, dtype: torch.dtype | None, device: str = "cpu") -> nn.Module:
+    def load_into(
+        self, module: nn.Module, prefix: str, dtype: torch.dtype | None = None, device: str = "cpu"
+    ) -> nn.Module:
         """Fill a module made on the meta device from the names under `prefix`; see `load_module`."""
         from .modules import load_module
 
