@@ -16,7 +16,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "settings": ("Settings", "load_settings"),
     "errors": (
         *("ClvpError", "UsageError", "ConfigError", "InputError", "TextError", "AudioError", "CandidateError"),
-        *("CheckpointError", "OutputError", "RowsFailed"),
+        *("CheckpointError", "OutputError"),
     ),
     "config": ("ClvpConfig", "ClvpDecoderConfig", "ClvpEncoderConfig"),
     "text.tokenizer": ("ClvpTokenizer",),

@@ -45,6 +45,10 @@ FREE = (  # without effect at any value
     *("transformers_version", "_from_model_config", "_commit_hash", "use_cache", "is_assistant"),
     *("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold", "generation_kwargs"),
 )
+WHOLE = (
+    *("max_new_tokens", "max_length", "min_new_tokens", "min_length", "num_beams", "num_return_sequences"),
+    *("seed", "batch_size", "pad_token_id"),
+)
 
 
 @dataclass(init=False)
@@ -98,6 +102,10 @@ class GenerationConfig:
                     raise ConfigError(f"generation setting {name}={value!r} is not offered here", "leave it out")
             elif name not in FREE:
                 raise ConfigError(f"unknown generation setting {name!r}", nearest(name, known))
+        for name in WHOLE:
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise ConfigError(f"generation setting {name} is {value!r}", "a whole number is expected")
         if self.code_positions not in ("trained", "skip"):
             raise ConfigError(f"code_positions is {self.code_positions!r}", 'use "trained" or "skip"')
         whole = isinstance(self.pad, int) and not isinstance(self.pad, bool) and self.pad > 0
@@ -138,6 +146,8 @@ class GenerationConfig:
         if most is None:
             most = DEFAULT_CODES if self.max_length is None else self.max_length - counted
         if most < 1:
+            if self.max_new_tokens is not None:
+                raise ConfigError(f"max_new_tokens is {most}", "one code at least is drawn")
             raise ConfigError(
                 f"max_length {self.max_length} leaves no room after a prompt of {prefix + 1} positions",
                 "use max_new_tokens, which counts codes alone",

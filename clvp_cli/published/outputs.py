@@ -42,6 +42,9 @@ class ModelOutput(dict[str, Any]):
         if len(self.__dict__) == len(fields(self)):  # type: ignore[arg-type]  # not while __init__ still sets them
             self._fill()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, each.name) for each in fields(self))  # type: ignore[arg-type]
+
     def to_tuple(self) -> tuple[Any, ...]:
         """The fields that are not None, in order."""
         return tuple(self.values())
