@@ -33,7 +33,7 @@ def test_golden(name: str, part: str, ids: str, tmp_path: Path) -> None:
 
 
 def test_golden_mask(tmp_path: Path) -> None:
-    """Under a mask the kept positions are the published ones; the summary, unlike the published one, leaves pads out."""
+    """Under a mask the kept positions are the published ones; the summary leaves pads out, here alone."""
     golden = golden_files.tensors("hf_partial")
     encoder = golden_model("hf_partial", tmp_path).text_encoder_model
     ids, mask = golden["ids"], golden["mask"]
