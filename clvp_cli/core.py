@@ -208,13 +208,12 @@ class Core:
         """A model beside the main one, filled strictly; CheckpointError with `hint` where there is none."""
         import torch
 
-        from .checkpoints.modules import load_module
+        from .checkpoints.modules import build_empty, load_module
 
         found = self.checkpoint.extras.get(name)
         if found is None:
             raise CheckpointError(f"{self.path}: this model has no {name.replace('_', ' ')}", hint or None)
-        with torch.device("meta"):
-            module = kind(config.from_dict(found.config))
+        module = build_empty(lambda: kind(config.from_dict(dict(found.config))))
         load_module(module, found.state(), torch.float32, str(self.device), where=str(found.path))
         return module
 
@@ -223,13 +222,11 @@ class Core:
         return dataclasses.replace(config, rms_norm="clamp") if clamp else config
 
     def _part(self, part: str, kind: Callable[[Any], M], config: Any) -> M:
-        import torch
-
         from .checkpoints.layout import PARTS
+        from .checkpoints.modules import build_empty
 
         log.debug("loading the %s of %s", part, self.path)
-        with torch.device("meta"):
-            module = kind(config)
+        module = build_empty(lambda: kind(config))
         self.checkpoint.load_into(module, PARTS[part], self.dtype, str(self.device))
         return module
 
