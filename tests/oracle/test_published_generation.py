@@ -1,4 +1,4 @@
-"""Generation against transformers' own, which runs with a cache and so skips code position 1 (code_positions="skip")."""
+"""Generation against transformers' own, whose cache makes it skip code position 1 (code_positions="skip")."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_decoder_arguments(seed: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["text", "speech"])
 @torch.no_grad()
 def test_encoders(seed: int, part: str, tmp_path: Path) -> None:
-    """Both encoders agree in every layer, in attentions, in the summary and in the embedding, from ids and embeddings."""
+    """Both encoders agree in every layer, attention, summary and embedding, from ids and from embeddings."""
     theirs = random_model(seed)
     ours = exchange(theirs, tmp_path)
     encoder, reference = (getattr(model, f"{part}_encoder_model") for model in (ours, theirs))
@@ -210,7 +210,7 @@ def test_parts_load_alone(seed: int, tmp_path: Path) -> None:
 
 @draws(2)
 def test_gradients(seed: int, tmp_path: Path) -> None:
-    """The contrastive loss has the same gradient in every weight of both encoders, and the decoder's loss in its own."""
+    """The contrastive and the decoder's loss have the same gradient in every weight."""
     theirs = random_model(seed)
     ours = exchange(theirs, tmp_path).eval()
     codes = random_codes(theirs, seed)

@@ -146,7 +146,7 @@ def test_scores(seed: int, tmp_path: Path) -> None:
 @draws(3)
 @torch.no_grad()
 def test_converted(seed: int, tmp_path: Path) -> None:
-    """A converted directory, loaded by transformers itself, scores codes as Tortoise does but for its norm's epsilon."""
+    """A converted directory, loaded by transformers, scores codes as Tortoise does but for its norm's epsilon."""
     from transformers import ClvpModelForConditionalGeneration
 
     pair = builders.tortoise_clvp(seed, heads=2)
