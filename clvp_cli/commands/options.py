@@ -38,6 +38,7 @@ Group = Mapping[str, Flag]
 
 OUTPUT: Group = {
     "json": Flag(Annotated[bool, typer.Option("--json", help="Records as JSONL on stdout even at a terminal.")]),
+    "table": Flag(Annotated[bool, typer.Option("--table", help="Records as a table even in a pipe.")]),
     "quiet": Flag(Annotated[bool, typer.Option("-q", "--quiet", help="Errors only on stderr.")]),
     "verbose": Flag(Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")]),
 }
@@ -101,6 +102,7 @@ References = Annotated[
     typer.Option("-r", "--ref", help="A reference clip, or a saved voice (.npz). Repeatable.", show_default=False),
 ]
 Out = Annotated[str | None, typer.Option("-o", "--out", help="Where to write; - is stdout.", show_default=False)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted run left in OUT.jsonl.part.")]
 Keep = Annotated[int | None, typer.Option("-k", "--keep", help="Keep the best K.", show_default=False)]
 
 
@@ -174,7 +176,7 @@ def _default(flag: Flag) -> Any:
 
 
 def _run(shared: Mapping[str, Flag], common: Mapping[str, Any]) -> Run:
-    output = Output(json=common["json"], quiet=common["quiet"], verbose=common["verbose"])
+    output = Output(json=common["json"], table=common["table"], quiet=common["quiet"], verbose=common["verbose"])
     output.configure_logging(sys.stderr)
     flags = {flag.setting: common[key] for key, flag in shared.items() if flag.setting}
     return Run(load_settings(common.get("config") or (), flags), output, bool(common.get("strict")))

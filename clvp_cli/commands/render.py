@@ -30,6 +30,7 @@ class Output:
     """How a command speaks."""
 
     json: bool = False
+    table: bool = False
     quiet: bool = False
     verbose: bool = False
 
@@ -50,7 +51,7 @@ class Output:
 
     def table_wanted(self, out: str | None = None) -> bool:
         """Whether records go to a person as a table rather than to a program as JSONL."""
-        return not self.json and out != "-" and sys.stdout.isatty()
+        return not self.json and out != "-" and (self.table or sys.stdout.isatty())
 
     def deliver(
         self,

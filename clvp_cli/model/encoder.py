@@ -23,7 +23,8 @@ def rotary_inv_freq(config: ClvpEncoderConfig) -> Tensor:
     """(rotary_dim / 2,) float32: the published `rotary_pos_emb.inv_freq`, a function of the configuration."""
     dim = rotary_dim(config)
     exponents = torch.arange(0, dim, 2, dtype=torch.int64).float() / dim
-    return torch.reciprocal(torch.pow(ROTARY_BASE, exponents))
+    table: Tensor = 1.0 / torch.full_like(exponents, ROTARY_BASE).pow(exponents)
+    return table
 
 
 def rotary_angles(config: ClvpEncoderConfig, positions: Tensor) -> Tensor:

@@ -1,0 +1,47 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both set up .venv first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+TEXT ?= The lighthouse keeper wrote a letter to his sister every evening.
+
+.PHONY: demo test lint oracle golden mini-data clean
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/ready  ## the main job on a real voice with the embedded model
+	mkdir -p out
+	$(BIN)/clvp generate -t "$(TEXT)" -r clvp_cli/assets/voice.flac -n 16 -k 5 --table \
+	    -o out/best.npz --save-candidates out/candidates.npz --wav out/best.wav
+	@ls -l out
+
+test: $(VENV)/ready  ## the default suite: offline, on the CPU
+	$(BIN)/pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The reference systems themselves, with fresh seeds: transformers 4.46.3 and tortoise-tts 3.0.0.
+.venv-oracle/ready: tests/oracle/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-oracle
+	.venv-oracle/bin/pip install --quiet $(TORCH)
+	.venv-oracle/bin/pip install --quiet -r tests/oracle/requirements.txt
+	.venv-oracle/bin/pip install --quiet --no-deps tortoise-tts==3.0.0 coqui-tts==0.27.2 torchaudio==2.11.0
+	.venv-oracle/bin/pip install --quiet typer rich soxr anyascii pyyaml hatchling editables
+	.venv-oracle/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+oracle: .venv-oracle/ready  ## compare with the reference systems live
+	.venv-oracle/bin/python -m pytest tests/oracle
+
+golden: .venv-oracle/ready  ## make the golden files anew
+	.venv-oracle/bin/python tests/golden/make.py
+
+clean:
+	rm -rf $(VENV) .venv-oracle .venv-data out
