@@ -182,6 +182,11 @@ class Core:
 
         return [self.clvp, AlignmentSignal(self.extra("alignment", AlignmentHead, AlignmentConfig))]
 
+    @property
+    def signal_names(self) -> tuple[str, ...]:
+        """The names of `signals`, without loading them."""
+        return ("clvp", "alignment") if "alignment" in self.checkpoint.extras else ("clvp",)
+
     @cached_property
     def rank_weights(self) -> dict[str, float]:
         """What the order follows: the settings' choice, or else the model's own, or else the CLVP logit."""

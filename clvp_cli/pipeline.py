@@ -133,6 +133,13 @@ class Clvp:
         """Judge the candidates of one text, best first."""
         return rank(self.score(text, candidates), self.core.rank_weights)
 
+    def check_ranking(self) -> None:
+        """Raise UsageError where the order is to follow a signal that this model does not offer; loads nothing."""
+        known = self.core.signal_names
+        for name in self.core.rank_weights:
+            if name not in known:
+                raise UsageError(f"no signal is called {name!r}", f"this model offers {', '.join(known)}")
+
     def best(self, text: str, references: Sequence[str | Path], keep: int | None = None) -> list[Ranked]:
         """Generate the settings' n candidates, rank them, keep the best `keep` (None: all)."""
         n = self.settings.sampling.n
@@ -145,7 +152,9 @@ class Clvp:
         """The decoder's final_norm output (T, D) over a candidate, a vector a code: what a diffusion decoder reads."""
         from .generation.latents import winner_latents
 
-        return winner_latents(self.core.decoder, self.prefix(text, voice), self.core.reader.codes(candidate, self._fixed_length()))
+        return winner_latents(
+            self.core.decoder, self.prefix(text, voice), self.core.reader.codes(candidate, self._fixed_length())
+        )
 
     def encode(self, audio: str | Path) -> Candidate:
         """Speech of any origin → a candidate, through the model's codec."""

@@ -10,6 +10,7 @@ import typer
 from ..errors import AudioError, UsageError
 from .inputs import read_all_candidates
 from .options import CONFIG, MODEL, STRICT, Out, References, Run, command
+from .outputs import STDOUT, check_candidates_output, check_file_output, fill
 from .program import app
 
 if TYPE_CHECKING:
@@ -30,15 +31,17 @@ def encode(
     """
     from ..io.candidates import write_candidates
 
+    check_candidates_output(out)
     clvp = run.clvp()
+    _ = clvp.core.codec  # is there one?
     made: list[Candidate] = []
     run.deliver(
         _encoded(clvp, audio, made),
         ("audio", "length", "codes", "error"),
-        "-" if out == "-" else None,
-        to_the_end=bool(out),
+        out if out == STDOUT else None,
+        to_the_end=bool(out) and out != STDOUT,
     )
-    if out and out != "-" and made:
+    if out and out != STDOUT and made:
         write_candidates(out, made, clvp.core.book, meta={"audio": audio, "model": clvp.core.path.name})
 
 
@@ -70,9 +73,11 @@ def decode(
     clvp decode best.npz -r voice.wav -o best.wav
     clvp decode candidates.npz -r voice.wav -o 'candidate-{index}.wav'
     """
-    if not out or out == "-":
+    if not out or out == STDOUT:
         raise UsageError("where should the audio go?", "add -o OUT.wav, or -o 'OUT-{index}.wav' for every candidate")
+    check_file_output(fill(out, index=0), ".wav")
     clvp = run.clvp()
+    _ = clvp.core.codec  # is there one?
     found = read_all_candidates([codes], clvp)
     chosen = found if "{index}" in out else found[:1]
     reference = references[0] if references else None
@@ -83,7 +88,7 @@ def decode(
             "seconds": write_speech(path, clvp, candidate, reference),
             "length": candidate.length,
         }
-        for candidate, path in ((c, out.replace("{index}", str(c.index))) for c in chosen)
+        for candidate, path in ((c, fill(out, index=c.index)) for c in chosen)
     )
     run.deliver(records, ("index", "wav", "seconds", "length"), to_the_end=True)
 

@@ -38,8 +38,8 @@ def translated(function: Callable[..., None]) -> Callable[..., None]:
             sys.stdout.flush()
         except BrokenPipeError:
             hush_stdout()  # the reader has seen enough, as `| head` has: no failure
-        except KeyboardInterrupt:
-            complain("interrupted", "what was written so far is complete; run it again to go on")
+        except KeyboardInterrupt as stopped:
+            complain("interrupted", str(stopped) or "files that were there before are as they were")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             if os.environ.get(DEBUG):

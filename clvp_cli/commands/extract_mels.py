@@ -11,6 +11,7 @@ import typer
 
 from ..errors import AudioError, UsageError
 from .options import CONFIG, MODEL, STRICT, Out, Run, command
+from .outputs import STDOUT, check_file_output
 from .program import app
 
 if TYPE_CHECKING:
@@ -36,14 +37,14 @@ def extract_mels(
     """
     if full and seconds is not None:
         raise UsageError("--seconds and --full exclude each other")
-    suffix = Path(out).suffix if out and out != "-" else ""
-    if out and out != "-" and suffix not in (".npy", ".npz"):
-        raise UsageError(f"{out}: mels are written as .npy or .npz", "name it OUT.npy (one file) or OUT.npz")
+    suffix = Path(out).suffix.lower() if out and out != STDOUT else ""
+    if out != STDOUT:
+        check_file_output(out, ".npy", ".npz")
     if suffix == ".npy" and len(audio) > 1:
         raise UsageError(f"{out}: one .npy holds one file, {len(audio)} were given", "write to an .npz")
     arrays: dict[str, NDArray[np.float32]] = {}
     records = list(_mels(run, audio, None if full else seconds or run.settings.voice.seconds, arrays))
-    if out and out != "-" and arrays:
+    if out and out != STDOUT and arrays:
         from ..io.arrays import write_npy, write_npz
 
         if suffix == ".npy":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import TextError, UsageError
+from ..errors import UsageError
 from .codec import write_speech
-from .generate_candidates import in_order, provenance
+from .generate_candidates import check_resume, provenance, spoken
 from .inputs import TextLine, read_texts
+from .jobs import Job, describe
 from .options import (
     CONFIG,
     MODEL,
@@ -21,16 +23,19 @@ from .options import (
     STRICT,
     Out,
     References,
+    Resume,
     Run,
     Text,
     TextFile,
     command,
 )
+from .outputs import STDOUT, check_candidates_output, check_file_output, check_patterns, fill, is_records
 from .program import app
 
 if TYPE_CHECKING:
     from ..pipeline import Clvp, Voice
     from ..records import Candidate, Ranked
+    from .generate_candidates import Progress
 
 COLUMNS = (
     *("line", "text", "rank", "index", "score", "ranked_by", "cosine"),
@@ -55,6 +60,7 @@ def generate(
     wav: Annotated[
         str | None, typer.Option("--wav", help="Write the winner as audio, with a codec.", show_default=False)
     ] = None,
+    resume: Resume = False,
 ) -> None:
     """Sample N candidates, judge them, keep the best.
 
@@ -62,78 +68,95 @@ def generate(
     clvp generate -t "A sentence to say." -r voice.wav -n 16 -o best.npz --wav best.wav
     clvp generate -f lines.txt -r voice.wav -o best.jsonl --wav 'line-{line}.wav'
     """
-    from ..io.candidates import write_candidates
-
     texts = read_texts(text, text_file)
     n = run.settings.sampling.n
     if not 1 <= keep <= n:
         raise UsageError(f"cannot keep {keep} of {n} candidates", "make -k at least 1 and at most -n")
-    check_patterns(len(texts), {"-o": out, "--save-candidates": save_candidates, "--latents": latents, "--wav": wav})
+    asked = Asked(keep, out, save_candidates, latents, wav, references or [])
+    asked.check(texts)
+    records_out = out if out and out != STDOUT and text_file is not None and is_records(out) else None
+    check_resume(resume, records_out)
     clvp = run.clvp()
+    clvp.check_ranking()
     if wav:
         _ = clvp.core.codec  # before minutes of work: is there one?
     voice = clvp.voice(references or [])
     run.output.notice(f"seed {run.settings.seed}, the best {keep} of {n} candidates a text")
+    alone = len(texts) == 1
+    if records_out:
+        about = describe(run, "generate", asked.references, keep=keep, files=asked.files())
+        with Job(records_out, about, keep, resume) as job:
+            left = job.left(texts)
+            with run.output.progress("candidates", len(left) * n) as tick:
+                records = job.keep(_records(clvp, left, voice, tick, asked, alone=alone))
+                run.deliver(records, COLUMNS, to_the_end=True)
+        return
+    with run.output.progress("candidates", len(texts) * n) as tick:
+        records = _records(clvp, texts, voice, tick, asked, alone=alone)
+        shown = out if out and (out == STDOUT or is_records(out)) else None
+        run.deliver(records, COLUMNS, shown, to_the_end=any(path != STDOUT for path in asked.files()))
 
-    def save(entry: TextLine, made: Sequence[Candidate], ranked: Sequence[Ranked]) -> None:
+
+@dataclass(frozen=True)
+class Asked:
+    """What is kept of each text, and where; {line} in a name is the text's line number."""
+
+    keep: int
+    out: str | None
+    save_candidates: str | None
+    latents: str | None
+    wav: str | None
+    references: Sequence[str]
+
+    def files(self) -> list[str]:
+        """The names that were given."""
+        return [path for path in (self.out, self.save_candidates, self.latents, self.wav) if path]
+
+    def check(self, texts: Sequence[TextLine]) -> None:
+        """Raise UsageError or OutputError now for what could not be written later."""
+        names = {"-o": self.out, "--save-candidates": self.save_candidates, "--latents": self.latents}
+        check_patterns(len(texts), names | {"--wav": self.wav})
+        if STDOUT in (self.save_candidates, self.latents, self.wav):
+            raise UsageError("records alone go to stdout", "name a file for what else is wanted; -o - is the records")
+        line = texts[0].line
+        first = [path and fill(path, line=line) for path in (self.out, self.save_candidates, self.latents, self.wav)]
+        check_candidates_output(first[0])
+        check_candidates_output(first[1])
+        check_file_output(first[2], ".npz")
+        check_file_output(first[3], ".wav")
+
+    def save(
+        self, clvp: Clvp, entry: TextLine, voice: Voice, made: Sequence[Candidate], ranked: Sequence[Ranked]
+    ) -> None:
         """Write what was asked for of one text."""
+        from ..io.candidates import write_candidates
+
         best, line = ranked[0].scored.candidate, entry.line
         meta, book = provenance(clvp, entry.text), clvp.core.book
-        if out and out != "-" and not _is_records(out):
-            write_candidates(fill(out, line), [r.scored.candidate for r in ranked[:keep]], book, meta=meta)
-        if save_candidates:
-            write_candidates(fill(save_candidates, line), made, book, meta=meta)
-        if latents:
-            write_latents(fill(latents, line), clvp, entry.text, voice, best)
-        if wav:
-            write_speech(fill(wav, line), clvp, best, references[0] if references else None)
-
-    with run.output.progress("candidates", len(texts) * n) as tick:
-        records = _records(clvp, texts, voice, tick, keep, save)
-        shown = out if out and (out == "-" or _is_records(out)) else None
-        run.deliver(records, COLUMNS, shown, to_the_end=bool(out or save_candidates or latents or wav))
-
-
-def _is_records(path: str) -> bool:
-    return path.endswith(".jsonl")
-
-
-def fill(pattern: str, line: int | None) -> str:
-    """The file of one text: {line} in a pattern is its line number."""
-    return pattern if line is None else pattern.replace("{line}", str(line))
-
-
-def check_patterns(texts: int, patterns: dict[str, str | None]) -> None:
-    """UsageError where many texts would write one file over and over."""
-    for option, path in patterns.items():
-        if texts > 1 and path and path != "-" and "{line}" not in path and not (option == "-o" and _is_records(path)):
-            raise UsageError(f"{option} {path}: {texts} texts would write the same file", "put {line} into its name")
+        if self.save_candidates:
+            write_candidates(fill(self.save_candidates, line=line), made, book, meta=meta)
+        if self.latents:
+            write_latents(fill(self.latents, line=line), clvp, entry.text, voice, best)
+        if self.wav:
+            reference = self.references[0] if self.references else None
+            write_speech(fill(self.wav, line=line), clvp, best, reference)
+        if self.out and self.out != STDOUT and not is_records(self.out):
+            kept = [entry.scored.candidate for entry in ranked[: self.keep]]
+            write_candidates(fill(self.out, line=line), kept, book, meta=meta)
 
 
 def _records(
-    clvp: Clvp, texts: Sequence[TextLine], voice: Voice, tick: Any, keep: int, save: Any
+    clvp: Clvp, texts: Sequence[TextLine], voice: Voice, tick: Progress, asked: Asked, *, alone: bool
 ) -> Iterator[dict[str, Any]]:
     """The best records of each text in order; texts that cannot be spoken inline."""
-    good: list[TextLine] = []
-    for entry in texts:
-        try:
-            clvp.ids(entry.text)
-            good.append(entry)
-        except TextError as error:
-            if len(texts) == 1:
-                raise
+    for entry, candidates, error in spoken(clvp, texts, voice, tick, alone=alone):
+        if error is not None:
             yield {**entry.fields(), "error": error.message}
-    found = in_order(clvp.candidates([entry.text for entry in good], voice, progress=tick), clvp.settings.sampling.n)
-    pending = next(found, None)
-    for number, entry in enumerate(good):
-        made: list[Candidate] = []
-        while pending is not None and pending[0] == number:
-            made.append(pending[1])
-            pending = next(found, None) if len(made) < clvp.settings.sampling.n else None
+            continue
+        made = list(candidates)
         ranked = clvp.rank(entry.text, made)
-        save(entry, made, ranked)
-        yield from ({**entry.fields(), **r.record(with_codes=True)} for r in ranked[:keep])
-        pending = pending or next(found, None)
+        asked.save(clvp, entry, voice, made, ranked)
+        yield from ({**entry.fields(), **r.record(with_codes=True)} for r in ranked[: asked.keep])
 
 
 def write_latents(path: str, clvp: Clvp, text: str, voice: Voice, candidate: Candidate) -> None:

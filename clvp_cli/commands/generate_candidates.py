@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TextError, UsageError
 from .inputs import TextLine, read_texts
-from .options import CONFIG, MODEL, NORMALIZER, SAMPLING, SEED, STRICT, Out, References, Run, Text, TextFile, command
+from .jobs import Job, describe
+from .options import (
+    CONFIG,
+    MODEL,
+    NORMALIZER,
+    SAMPLING,
+    SEED,
+    STRICT,
+    Out,
+    References,
+    Resume,
+    Run,
+    Text,
+    TextFile,
+    command,
+)
+from .outputs import STDOUT, check_candidates_output, is_records
 from .program import app
 
 if TYPE_CHECKING:
     from ..pipeline import Clvp, Voice
     from ..records import Candidate
+
+    Progress = Callable[[int, int], None] | None
 
 COLUMNS = ("line", "text", "index", "length", "stopped", "logprob", "codes", "error")
 
@@ -25,6 +44,7 @@ def generate_candidates(
     text_file: TextFile = None,
     references: References = None,
     out: Out = None,
+    resume: Resume = False,
 ) -> None:
     """Sample N candidates of each text in the voice of the reference.
 
@@ -33,46 +53,77 @@ def generate_candidates(
     clvp generate-candidates -f lines.txt -r voice.wav -o - | clvp score -
     """
     texts = read_texts(text, text_file)
-    many = len(texts) > 1
-    if many and out and out != "-" and Path(out).suffix != ".jsonl":
+    check_candidates_output(out)
+    records_out = out if out and out != STDOUT and text_file is not None and is_records(out) else None
+    if len(texts) > 1 and out not in (None, STDOUT) and records_out is None:
         raise UsageError(
             f"{out}: candidates of {len(texts)} texts go into one .jsonl", "name it OUT.jsonl, or use -o -"
         )
+    check_resume(resume, records_out)
     clvp = run.clvp()
     voice = clvp.voice(references or [])
-    run.output.notice(f"seed {run.settings.seed}, {run.settings.sampling.n} candidates a text")
+    n = run.settings.sampling.n
+    run.output.notice(f"seed {run.settings.seed}, {n} candidates a text")
+    if records_out:
+        with Job(records_out, describe(run, "generate-candidates", references or []), n, resume) as job:
+            left = job.left(texts)
+            with run.output.progress("candidates", len(left) * n) as tick:
+                records = job.keep(_records(clvp, left, voice, tick, alone=len(texts) == 1))
+                run.deliver(records, COLUMNS, to_the_end=True)
+        return
     made: list[Candidate] = []
-    with run.output.progress("candidates", len(texts) * run.settings.sampling.n) as tick:
-        run.deliver(
-            _records(clvp, texts, voice, tick, made), COLUMNS, out if many or out == "-" else None, to_the_end=bool(out)
-        )
-    if out and out != "-" and not many:
+    with run.output.progress("candidates", len(texts) * n) as tick:
+        records = _records(clvp, texts, voice, tick, alone=len(texts) == 1, made=made)
+        run.deliver(records, COLUMNS, STDOUT if out == STDOUT else None, to_the_end=bool(out) and out != STDOUT)
+    if out and out != STDOUT:
         from ..io.candidates import write_candidates
 
         write_candidates(out, made, clvp.core.book, meta=provenance(clvp, texts[0].text))
+
+
+def check_resume(resume: bool, records_out: str | None) -> None:
+    """UsageError where there is nothing that could be resumed."""
+    if resume and records_out is None:
+        raise UsageError("--resume goes on with a .jsonl of many texts", "use it with -f FILE -o OUT.jsonl")
 
 
 def _records(
     clvp: Clvp,
     texts: Sequence[TextLine],
     voice: Voice,
-    tick: Callable[[int, int], None] | None,
-    made: list[Candidate],
+    tick: Progress,
+    *,
+    alone: bool,
+    made: list[Candidate] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Records in the order of texts and indices, each as soon as those before it are there; bad texts inline."""
-    good: list[TextLine] = []
-    for entry in texts:
+    for entry, candidates, error in spoken(clvp, texts, voice, tick, alone=alone):
+        if error is not None:
+            yield {**entry.fields(), "error": error.message}
+        for candidate in candidates:
+            if made is not None:
+                made.append(candidate)
+            yield {**entry.fields(), **candidate.record()}
+
+
+def spoken(
+    clvp: Clvp, texts: Sequence[TextLine], voice: Voice, tick: Progress, *, alone: bool
+) -> Iterator[tuple[TextLine, Iterator[Candidate], TextError | None]]:
+    """Each text with its candidates, as they come, or with what is wrong with it; raised where it is `alone`."""
+    errors: dict[int, TextError] = {}
+    for place, entry in enumerate(texts):
         try:
             clvp.ids(entry.text)
-            good.append(entry)
         except TextError as error:
-            if len(texts) == 1:
+            if alone:
                 raise
-            yield {**entry.fields(), "error": error.message}
-    found = clvp.candidates([entry.text for entry in good], voice, progress=tick)
-    for number, candidate in in_order(found, clvp.settings.sampling.n):
-        made.append(candidate)
-        yield {**good[number].fields(), **candidate.record()}
+            errors[place] = error
+    good = [entry.text for place, entry in enumerate(texts) if place not in errors]
+    found = in_order(clvp.candidates(good, voice, progress=tick), clvp.settings.sampling.n)
+    groups = groupby(found, key=itemgetter(0))
+    for place, entry in enumerate(texts):
+        group = iter(()) if place in errors else next(groups)[1]
+        yield entry, (candidate for _, candidate in group), errors.get(place)
 
 
 def in_order(found: Iterator[tuple[int, Candidate]], n: int) -> Iterator[tuple[int, Candidate]]:

@@ -10,6 +10,7 @@ import typer
 from ..errors import InputError, TextError, UsageError
 from .inputs import read_all_candidates, read_one_text
 from .options import CONFIG, MODEL, NORMALIZER, SCORING, STRICT, Keep, Out, Run, Text, TextFile, command
+from .outputs import check_records_output
 from .program import app
 
 if TYPE_CHECKING:
@@ -44,10 +45,15 @@ def score(
         raise UsageError(f"--order {order}: score or input is expected")
     if keep is not None and keep < 1:
         raise UsageError(f"-k {keep}: at least 1 is kept")
-    clvp = run.clvp()
+    check_records_output(out)
     given = read_one_text(text, text_file) if text is not None or text_file is not None else None
-    found = read_all_candidates(candidates, clvp)
-    run.deliver(_records(clvp, group_by_text(found, given), keep, order == "input"), COLUMNS, out)
+    clvp = run.clvp()
+    clvp.check_ranking()
+    groups = group_by_text(read_all_candidates(candidates, clvp), given)
+    fewest = min(len(members) for _, members in groups)
+    if keep is not None and keep > fewest:
+        raise UsageError(f"cannot keep {keep} of {fewest} candidates", "lower -k")
+    run.deliver(_records(clvp, groups, keep, order == "input"), COLUMNS, out)
 
 
 def group_by_text(candidates: Sequence[Candidate], text: str | None) -> list[tuple[str, list[Candidate]]]:
@@ -67,8 +73,6 @@ def _records(
     clvp: Clvp, groups: Sequence[tuple[str, list[Candidate]]], keep: int | None, by_input: bool
 ) -> Iterator[dict[str, Any]]:
     for text, members in groups:
-        if keep is not None and keep > len(members):
-            raise UsageError(f"cannot keep {keep} of {len(members)} candidates", "lower -k")
         try:
             ranked = clvp.rank(text, members)[:keep]
         except TextError as error:

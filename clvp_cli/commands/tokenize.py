@@ -11,6 +11,7 @@ import typer
 from ..errors import InputError, UsageError
 from .inputs import stdin_if_piped
 from .options import CONFIG, MODEL, NORMALIZER, Out, Run, TextFile, command
+from .outputs import check_records_output
 from .program import app
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def tokenize(
     """
     from ..io.streams import read_text_lines
 
+    check_records_output(out)
     source = text_file or (None if texts else stdin_if_piped())
     if not texts and source is None:
         raise UsageError("no text was given", 'clvp tokenize "Hello world", or -f FILE')

@@ -8,6 +8,7 @@ import typer
 
 from ..errors import UsageError
 from .options import CONFIG, MODEL, SEED, Out, Run, command
+from .outputs import check_file_output
 from .program import app
 
 
@@ -32,6 +33,7 @@ def voice(
         raise UsageError("give reference clips, or --random" if not audio else "--random takes no clips")
     if out is None or not out.endswith(".npz"):
         raise UsageError("a saved voice is an .npz file", "add -o VOICE.npz")
+    check_file_output(out, ".npz")
     clvp = run.clvp()
     vectors = clvp.random_voice() if random else clvp.voice_vectors(audio or [])
     made = {"references": audio or [], "model": str(clvp.core.path.name)} | (

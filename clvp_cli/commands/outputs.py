@@ -1,0 +1,61 @@
+"""Where results go, checked before any work: minutes of it must not end in "no such directory"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import UsageError
+
+STDOUT = "-"
+
+
+def is_records(path: str) -> bool:
+    """Whether a file takes records as they are, of as many texts as there may be."""
+    return Path(path).suffix.lower() == ".jsonl"
+
+
+def check_candidates_output(path: str | None) -> None:
+    """Raise UsageError or OutputError where candidates could not be written to `path`."""
+    if path is not None:
+        from ..io.candidates import output_kind
+        from ..io.streams import check_output
+
+        output_kind(path)
+        check_output(path)
+
+
+def check_file_output(path: str | None, *suffixes: str) -> None:
+    """Raise UsageError unless `path` has one of `suffixes`, OutputError where it could not be written."""
+    if path is not None:
+        from ..io.streams import check_output
+
+        if Path(path).suffix.lower() not in suffixes:
+            wanted = " or ".join(suffixes)
+            raise UsageError(f"{path}: this is written as {wanted}", f"name it {Path(path).stem or 'OUT'}{suffixes[0]}")
+        check_output(path)
+
+
+def check_records_output(path: str | None) -> None:
+    """Raise UsageError unless `path` is a .jsonl file or "-", OutputError where it could not be written."""
+    if path is not None and path != STDOUT:
+        from ..io.atomic import is_special
+        from ..io.streams import check_output
+
+        if not is_records(path) and not is_special(path):
+            raise UsageError(f"{path}: records are written as .jsonl", f"name it {Path(path).stem or 'OUT'}.jsonl")
+        check_output(path)
+
+
+def fill(pattern: str, **values: int | None) -> str:
+    """The file of one text or candidate: {line} or {index} in a pattern is its number; None leaves it as it is."""
+    for name, value in values.items():
+        pattern = pattern if value is None else pattern.replace(f"{{{name}}}", str(value))
+    return pattern
+
+
+def check_patterns(texts: int, patterns: Mapping[str, str | None]) -> None:
+    """UsageError where many texts would write one file over and over."""
+    for option, path in patterns.items():
+        if texts > 1 and path and path != STDOUT and "{line}" not in path and not (option == "-o" and is_records(path)):
+            raise UsageError(f"{option} {path}: {texts} texts would write the same file", "put {line} into its name")
