@@ -149,6 +149,25 @@ def test_outputs() -> None:
     assert model.logit_scale.grad is not None
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_half_precision(beams: int) -> None:
+    """In bfloat16 everything runs, and similarities come in float32."""
+    ids, features = batch()
+    exact = small_model()(ids, features).logits_per_text
+    model = small_model().bfloat16()
+    rough = model(ids, features.bfloat16()).logits_per_text
+    assert rough.dtype == torch.float32 and rough.shape == exact.shape
+    out = model.generate(
+        ids,
+        features.bfloat16(),
+        num_beams=beams,
+        max_new_tokens=5,
+        output_hidden_states=True,
+        return_dict_in_generate=True,
+    )
+    assert out.decoder_hidden_states[0][0].dtype == torch.bfloat16 and out.logits_per_text.isfinite().all()
+
+
 def test_embeddings_for_ids() -> None:
     """Embeddings serve for ids in both encoders, where the published code crashes without ids."""
     model = small_model()

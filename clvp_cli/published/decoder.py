@@ -16,7 +16,7 @@ from ..errors import InputError, UsageError
 from ..model.decoder import CodeDecoder, DecoderBody, DecoderStack
 from ..model.layers import Trace
 from .attending import CachedAttend, decoder_mask, layer_head_masks
-from .generating import collect, generate_rows
+from .generating import generate_rows
 from .generation_config import GenerationConfig
 from .outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
@@ -25,6 +25,7 @@ from .outputs import (
     Past,
 )
 from .pretrained import ClvpPreTrainedModel, Place, choice
+from .replay import collect
 
 
 class ClvpDecoder(ClvpPreTrainedModel, DecoderStack):

@@ -19,10 +19,11 @@ from ..model.conditioning import insert_stop
 from .conditioning import ClvpConditioningEncoder
 from .decoder import ClvpForCausalLM
 from .encoder import ClvpEncoder
-from .generating import collect, generate_rows
+from .generating import generate_rows
 from .generation_config import GenerationConfig
 from .outputs import ClvpEncoderOutput, ClvpOutput, GenerateDecoderOnlyOutput
 from .pretrained import ClvpPreTrainedModel, choice
+from .replay import collect
 from .rows import fixed, left_aligned, prompt_speech, scored_ids
 
 log = logging.getLogger("clvp")
