@@ -14,7 +14,7 @@ _NOT_AN_END = re.compile(
     r"|[a-z])\.$",
     re.IGNORECASE,
 )
-_END = re.compile(r"[.?!…]+[\"'”’)\]]*(?=\s)|\n\s*\n")
+_END = re.compile(r"(?<![.?!…])[.?!…]++[\"'”’)\]]*+(?=\s)|\n\s*\n")
 _PAUSE = re.compile(r"(?<=[,;:—–])\s+")
 
 

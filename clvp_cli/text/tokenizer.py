@@ -120,8 +120,8 @@ class ClvpTokenizer(TokenTable):
         for chunk, special in self._chunks(text, kwargs.get("split_special_tokens", False)):
             try:
                 tokens += [chunk] if special else self._engine(chunk)
-            except UnicodeEncodeError as error:
-                raise TextError(f"the text has a character that is no Unicode text: {error.reason}") from error
+            except (UnicodeEncodeError, TypeError) as error:  # a lone surrogate; the library calls it no string
+                raise TextError("the text holds a lone surrogate, which is no character") from error
         return tokens
 
     def build_inputs_with_special_tokens(
@@ -195,11 +195,10 @@ class ClvpTokenizer(TokenTable):
 
         Under Tortoise's scheme, as in the original, [STOP] goes too and every blank stays.
         """
-        text = "".join(map(str, text)).replace(bpe.SPACE, " ").replace(self.unk_token, "")
+        joined = "".join(map(str, text)).replace(bpe.SPACE, " ").replace(self.unk_token, "")
         if self.scheme == "tortoise":
-            return text.replace("[STOP]", "")
-        cleaned: str = re.sub(" {2,}", " ", text.replace("[STOP]", " "))
-        return cleaned
+            return joined.replace("[STOP]", "")
+        return re.sub(" {2,}", " ", joined.replace("[STOP]", " "))
 
     def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str, str]:
         """Write vocab.json and merges.txt as transformers does; returns their paths."""
