@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -318,8 +320,27 @@ def test_without_the_library_the_extra_is_named(cache: Path, monkeypatch: pytest
 
 
 def test_nothing_global_stays_changed(hub: Hub, library: ModuleType) -> None:
-    """Fetching leaves the library's log level and progress bars as they were."""
-    logger = logging.getLogger("huggingface_hub")
-    before = logger.level, library.utils.are_progress_bars_disabled()
+    """Fetching leaves the library's log level, progress bars and steps as they were."""
+
+    def state() -> tuple[object, ...]:
+        level = logging.getLogger("huggingface_hub").level
+        return level, library.utils.are_progress_bars_disabled(), library.constants.DOWNLOAD_CHUNK_SIZE
+
+    before = state()
     fetch_model(ID)
-    assert (logger.level, library.utils.are_progress_bars_disabled()) == before
+    assert state() == before
+
+
+def test_the_program_fetches_through_a_cut_in_silence(hub: Hub, cache: Path) -> None:
+    """From a fresh process, a cut is mended without a word on stderr, and the record gives the path."""
+    weights = bytes(3 * 2**20)
+    (hub.repositories[ID] / "model.safetensors").write_bytes(weights)
+    hub.cuts["model.safetensors"] = 1
+    environment = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "clvp_cli", "model", "fetch", ID],
+        cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (Path(json.loads(done.stdout)["path"]) / "model.safetensors").read_bytes() == weights
+    assert hub.asked("model.safetensors") == [None, f"bytes={2**20}-"]

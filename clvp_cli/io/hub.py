@@ -13,10 +13,12 @@ import logging
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,14 @@ TORTOISE_SIDE = ("cvvp.pth", "dvae.pth", "rlg_auto.pth")
 MODEL_DIRECTORIES = ("", ".models")  # Tortoise's own repository keeps its files in .models
 SIDE_DIRECTORIES = ("codec", "alignment", "cvvp", "random_voice")
 LIBRARIES_OF_THE_NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "ssl", "socket")
+ATTEMPTS = 3  # at what a cut connection left over
+STEP_BYTES = (
+    2**20
+)  # what has come before a cut is kept in steps of this; the library's own 10 MB would be lost each time
+
+
+class ConnectionFailedError(CheckpointError):
+    """The network did not carry what was asked for; asking again may help."""
 
 
 def hub_cache() -> Path:
@@ -152,24 +162,38 @@ def fetch_model(
         raise UsageError(f"{hub_id!r} is not a hub id", "it reads ORG/NAME, or ORG/NAME@REVISION")
     hub = _library()
     name, revision = parts
-    where = {"endpoint": endpoint or os.environ.get("HF_ENDPOINT") or None, "token": token}
-    with _speaking_for(hub), _translated(name, revision):
-        listed = hub.HfApi(**where).model_info(name, revision=revision).siblings or []
+    where: dict[str, Any] = {"endpoint": endpoint or os.environ.get("HF_ENDPOINT") or None, "token": token}
+    with _library_tuned():
+        with _translated(name, revision):
+            listed = hub.HfApi(**where).model_info(name, revision=revision).siblings or []
         beside, weights = files_needed(file.rfilename for file in listed)
         if not weights:
             raise CheckpointError(
                 f"{name}: no model in this repository: {len(listed)} files, none of them weights that are read here",
                 "a model has config.json and model.safetensors, or Tortoise's autoregressive.pth and clvp2.pth",
             )
+        where |= {"revision": revision, "cache_dir": hub_cache()}
         for files, workers in ((beside, 8), (weights, 1)):  # one after the other: the last file is a whole model's mark
             if files:
-                hub.snapshot_download(
-                    name, revision=revision, cache_dir=hub_cache(), allow_patterns=files, max_workers=workers, **where
-                )
+                _download(hub, name, allow_patterns=files, max_workers=workers, **where)
     found = cached_model(f"{name}@{revision}")
     if found is None:
-        raise CheckpointError(f"{name}: fetched, but not a whole model: {', '.join(beside + weights)}")
+        raise CheckpointError(f"{name}: not all of the model is there", "run it again: whole files are kept")
     return found
+
+
+def _download(hub: Any, name: str, **options: Any) -> None:
+    """Download files, going on where a cut connection broke off: not every version of the library does so itself."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with _translated(name, options["revision"]), _bars() as bar:
+                hub.snapshot_download(name, tqdm_class=bar, **options)
+            return
+        except ConnectionFailedError as error:
+            if attempt == ATTEMPTS:
+                raise
+            log.debug("%s; attempt %d of %d", error.message, attempt + 1, ATTEMPTS)
+            time.sleep(attempt)
 
 
 def _library() -> Any:
@@ -181,23 +205,44 @@ def _library() -> Any:
 
 
 @contextmanager
-def _speaking_for(hub: Any) -> Iterator[None]:
-    """Let the library draw its bars at a terminal only, and report its retries only where much is to be said."""
-    logger = logging.getLogger("huggingface_hub")
-    level, shown_before = logger.level, not hub.utils.are_progress_bars_disabled()
-    silent = shown_before and not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO))
+def _library_tuned() -> Iterator[None]:
+    """While fetching: bars at a terminal only, no report of each retry unless much is to be said, small steps."""
+    constants: Any = import_module("huggingface_hub.constants")
+    utils, library_log = import_module("huggingface_hub.utils"), import_module("huggingface_hub.utils.logging")
+    before = library_log.get_verbosity(), constants.DOWNLOAD_CHUNK_SIZE
+    silent = not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)) and not utils.are_progress_bars_disabled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a full disk it warns, and then fails: the failure is told
         try:
             if not log.isEnabledFor(logging.DEBUG):
-                logger.setLevel(logging.ERROR)
+                library_log.set_verbosity(logging.ERROR)
             if silent:
-                hub.utils.disable_progress_bars()
+                utils.disable_progress_bars()
+            constants.DOWNLOAD_CHUNK_SIZE = min(STEP_BYTES, before[1])
             yield
         finally:
-            logger.setLevel(level)
+            library_log.set_verbosity(before[0])
             if silent:
-                hub.utils.enable_progress_bars()
+                utils.enable_progress_bars()
+            constants.DOWNLOAD_CHUNK_SIZE = before[1]
+
+
+@contextmanager
+def _bars() -> Iterator[type]:
+    """The library's progress bar, but gone when the work is done: left alone, some are drawn over what comes after."""
+    library_bar: Any = import_module("huggingface_hub.utils.tqdm").tqdm
+    drawn: list[Any] = []
+
+    class Bar(library_bar):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "leave": False})
+            drawn.append(self)
+
+    try:
+        yield Bar
+    finally:
+        for bar in drawn:
+            bar.close()
 
 
 @contextmanager
@@ -241,7 +286,7 @@ def _explained(error: BaseException, name: str, revision: str) -> ClvpError | No
     if type(error).__module__.partition(".")[0].lstrip("_") in LIBRARIES_OF_THE_NETWORK or isinstance(
         error, (ConnectionError, TimeoutError)
     ):
-        return CheckpointError(
+        return ConnectionFailedError(
             f"{name}: the connection failed: {str(error).strip() or type(error).__name__}",
             "check the network, then run it again: whole files are kept",
         )
