@@ -19,26 +19,8 @@ from clvp_cli.text.tokenizer import load_tokenizer
 from . import environment
 from .live import draws
 
-WORDS = [
-    "the",
-    "quick",
-    "Brown",
-    "fox",
-    "jumps",
-    "over",
-    "lazy",
-    "dogs",
-    "isn't",
-    "they're",
-    "café",
-    "naïve",
-    "it's",
-    "rock'n'roll",
-    "Dr.",
-    "Mrs.",
-    "co.",
-    "ltd.",
-]
+SENTENCE = "the quick Brown fox jumps over lazy dogs isn't they're café naïve it's rock'n'roll Dr. Mrs. St. co. ltd."
+WORDS = SENTENCE.split()
 MARKS = [*".,!?;:()\"'%&@/“”’–\t\n", " - ", "...", "  "]
 
 
