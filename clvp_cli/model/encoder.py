@@ -50,7 +50,8 @@ class ClvpGatedLinearUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * self.activation_fn(gate)
+        out: Tensor = value * self.activation_fn(gate)
+        return out
 
 
 class ClvpEncoderMLP(nn.Module):
