@@ -86,12 +86,12 @@ class Clvp:
         """Text and voice vector → the decoder's prefix (P, D): [voice | begin, ids, stop, stop]."""
         import torch
 
-        from .model.conditioning import join_prefix
+        from .model.conditioning import insert_stop, join_prefix
 
         conditioning = self.core.conditioning
-        closed = np.append(self.ids(text), self.core.config.text_config.eos_token_id)
+        closed = insert_stop(torch.from_numpy(self.ids(text))[None], self.core.config.text_config.eos_token_id)
         with torch.inference_mode():
-            embedded, _ = conditioning.text(torch.from_numpy(closed)[None].to(self.core.device))
+            embedded, _ = conditioning.text(closed.to(self.core.device))
             return join_prefix(self._send(torch.from_numpy(voice))[None], embedded)[0]
 
     def candidates(

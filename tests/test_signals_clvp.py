@@ -11,6 +11,7 @@ from golden_files import hf_directory, tensors, tortoise_directory
 
 from clvp_cli.errors import CandidateError
 from clvp_cli.generation.engine import Prompt, generate
+from clvp_cli.model.clvp import unit
 from clvp_cli.model.conditioning import join_prefix
 from clvp_cli.pipeline import Clvp
 from clvp_cli.records import Candidate, split_codes
@@ -151,3 +152,12 @@ def test_reduced_precision_ranks_alike(hf):
     half = logits(Clvp.load(hf, Settings(dtype="bfloat16")), ids, many())
     assert np.abs(exact - half).max() < 0.2
     assert torch.finfo(torch.bfloat16).bits == 16
+
+
+def test_a_stop_written_in_the_text_draws_the_closing_stop_to_it(hf):
+    """As in transformers' generate, the extra 0 of a text that holds a 0 goes before that one, not to the end."""
+    clvp = load(hf)
+    ids = np.array([5, 9, 0, 6])
+    with torch.no_grad():
+        published = unit(clvp.core.text_encoder.embed(torch.tensor([[5, 9, 0, 0, 6]])))[0]
+    torch.testing.assert_close(clvp.core.clvp.text_vector(ids), published)

@@ -5,11 +5,11 @@ Source: behaviour of the published ClvpModelForConditionalGeneration; the text i
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..model.clvp import unit
+from ..model.conditioning import insert_stop
 from ..model.encoder import Encoder
 from . import Ids, Values
 from .speech import Heard
@@ -35,9 +35,12 @@ class ClvpSignal:
 
     @torch.inference_mode()
     def text_vector(self, ids: Ids) -> Tensor:
-        """Ids (S,) → unit vector (E,) of the ids and the closing 0; that of the last text is kept."""
+        """Ids (S,) → unit vector (E,) of the ids and the closing 0; that of the last text is kept.
+
+        As published, the closing 0 goes before a 0 that is in the text already ("[STOP]" written out).
+        """
         key = ids.tobytes()
         if self._known is None or self._known[0] != key:
-            closed = torch.from_numpy(np.append(ids, self.text.config.eos_token_id))[None]
+            closed = insert_stop(torch.from_numpy(ids)[None], self.text.config.eos_token_id)
             self._known = key, unit(self.text.embed(closed.to(self.text.token_embedding.weight.device)))[0]
         return self._known[1]
