@@ -25,6 +25,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     import torch
 
+    from .audio.features import ClvpFeatureExtractor
     from .audio.mel import MelConfig
     from .checkpoints.checkpoint import Checkpoint
     from .model.codec import Codec
@@ -77,6 +78,11 @@ class Core:
         return open_checkpoint(self.path)
 
     @property
+    def directory(self) -> Path:
+        """Where the files beside the weights lie, also where the model was named by one of its files."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
     def config(self) -> ClvpConfig:
         """The shapes of the model."""
         return self.checkpoint.config
@@ -93,26 +99,30 @@ class Core:
         from .text.tokenizer import load_tokenizer
 
         text = self.settings.text
-        directory = self.path if self.path.is_dir() else None
-        return load_tokenizer(directory, normalizer=text.normalizer, scheme=text.tokenizer)
+        return load_tokenizer(self.directory, normalizer=text.normalizer, scheme=text.tokenizer)
 
     @cached_property
-    def mel_norms(self) -> NDArray[np.float32]:
-        """The norms that log-mels are divided by (80,): the model's own, or the published ones."""
+    def extractor(self) -> ClvpFeatureExtractor:
+        """How the model hears: its preprocessor_config.json to the letter (null norms are none), else as published."""
         from .audio.features import ClvpFeatureExtractor
         from .audio.mel import published_mel_norms
 
-        given = None
-        if (self.path / PREPROCESSOR).is_file():
-            given = ClvpFeatureExtractor.from_pretrained(self.path).mel_norms
-        return published_mel_norms() if given is None else np.asarray(given, dtype=np.float32)
+        if (self.directory / PREPROCESSOR).is_file():
+            return ClvpFeatureExtractor.from_pretrained(self.directory)
+        return ClvpFeatureExtractor(mel_norms=published_mel_norms())
+
+    @property
+    def mel_norms(self) -> NDArray[np.float32] | None:
+        """The norms that log-mels are divided by (80,); None leaves them plain."""
+        norms = self.extractor.mel_norms
+        return None if norms is None else np.asarray(norms, dtype=np.float32)
 
     @cached_property
     def mel_config(self) -> MelConfig:
-        """How audio becomes log-mel: the published way, in windows of the settings' length."""
-        from .audio.mel import PUBLISHED
-
-        return dataclasses.replace(PUBLISHED, default_audio_length=self.settings.voice.seconds)
+        """How audio becomes log-mel: the model's way, in windows of the settings' length or the model's own."""
+        seconds = self.settings.voice.seconds
+        config = self.extractor.config
+        return config if seconds == "auto" else dataclasses.replace(config, default_audio_length=float(seconds))
 
     @cached_property
     def device(self) -> torch.device:

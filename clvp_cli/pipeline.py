@@ -163,11 +163,11 @@ class Clvp:
         from .audio.mel import log_mel
         from .audio.waveform import read_audio
 
-        codec = self.core.codec
-        clip = read_audio(audio, max_seconds=MAX_SPEECH, require_sound=True)
-        mel = torch.from_numpy(log_mel(clip.samples, mel_norms=self.core.mel_norms))
+        core, rate = self.core, self.core.mel_config.sampling_rate
+        clip = read_audio(audio, sample_rate=rate, max_seconds=MAX_SPEECH, require_sound=True)
+        mel = torch.from_numpy(log_mel(clip.samples, mel_norms=core.mel_norms, config=core.mel_config))
         with torch.inference_mode():
-            codes = codec.encode(mel[None].to(self.core.device))[0].cpu().numpy()
+            codes = core.codec.encode(mel[None].to(core.device))[0].cpu().numpy()
         return Candidate(codes.astype(np.int64), True, 0, str(audio))
 
     def speak(self, candidate: Candidate, reference: str | Path | None) -> tuple[NDArray[np.float32], int]:
@@ -180,10 +180,12 @@ class Clvp:
         core, voice = self.core, None
         with torch.inference_mode():
             if reference is not None and Path(reference).suffix != ".npz":  # a saved voice keeps no sound
-                clip = read_audio(reference, require_sound=True)
-                voice = torch.from_numpy(log_mel(clip.samples, mel_norms=core.mel_norms))[None].to(core.device)
+                clip = read_audio(reference, sample_rate=core.mel_config.sampling_rate, require_sound=True)
+                mel = log_mel(clip.samples, mel_norms=core.mel_norms, config=core.mel_config)
+                voice = torch.from_numpy(mel)[None].to(core.device)
             mel = core.codec.decode(torch.from_numpy(candidate.codes)[None].to(core.device), voice)[0].cpu().numpy()
-        return invert_log_mel(mel, mel_norms=core.mel_norms), core.mel_config.sampling_rate
+        rate = core.mel_config.sampling_rate
+        return invert_log_mel(mel, mel_norms=core.mel_norms, config=core.mel_config), rate
 
     def random_voice(self) -> NDArray[np.float32]:
         """The voice (1, D) that the settings' seed gives, where the model makes voices from noise."""

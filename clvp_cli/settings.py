@@ -35,7 +35,7 @@ class VoiceSettings:
 
     windows: Literal["all", "first"] = "all"  # every 6 s window of a clip, or its first
     clips: Literal["mean", "first"] = "mean"  # the mean over clips, or the first alone
-    seconds: float = 6.0  # length of a window; shorter clips are padded with silence
+    seconds: float | Literal["auto"] = "auto"  # length of a window, auto: the model's own (6); silence pads it
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ def extract_mels(
     if suffix == ".npy" and len(audio) > 1:
         raise UsageError(f"{out}: one .npy holds one file, {len(audio)} were given", "write to an .npz")
     arrays: dict[str, NDArray[np.float32]] = {}
-    records = list(_mels(run, audio, None if full else seconds or run.settings.voice.seconds, arrays))
+    core = run.clvp().core
+    records = list(_mels(core, audio, None if full else seconds or core.mel_config.default_audio_length, arrays))
     if out and out != STDOUT and arrays:
         from ..io.arrays import write_npy, write_npz
 
@@ -54,8 +55,7 @@ def extract_mels(
     run.deliver(records, ("audio", "sample_rate", "seconds", "frames", "truncated", "error"))
 
 
-def _mels(run: Run, audio: list[str], seconds: float | None, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    core = run.clvp().core
+def _mels(core: Core, audio: list[str], seconds: float | None, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
     stems = Counter(Path(name).stem for name in audio)
     for name in audio:
         stem = Path(name).stem if name != "-" else "stdin"
@@ -73,9 +73,9 @@ def _mel(core: Core, name: str, seconds: float | None) -> tuple[NDArray[np.float
     from ..audio.voice import fit_window
     from ..audio.waveform import read_audio
 
-    clip = read_audio(name)
+    clip = read_audio(name, sample_rate=core.mel_config.sampling_rate)
     length = len(clip.samples) if seconds is None else round(seconds * clip.sample_rate)
-    mel = log_mel(fit_window(clip.samples, length), mel_norms=core.mel_norms)
+    mel = log_mel(fit_window(clip.samples, length), mel_norms=core.mel_norms, config=core.mel_config)
     record = {
         "audio": name,
         "sample_rate": clip.original_rate,
