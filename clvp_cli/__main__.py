@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         arguments.remove("--debug")
         os.environ[DEBUG] = "1"
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="clvp", standalone_mode=False)
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(INTERRUPTED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,7 +42,7 @@ def tokenize(
     source = text_file or (None if texts else stdin_if_piped())
     if not texts and source is None:
         raise UsageError("no text was given", 'clvp tokenize "Hello world", or -f FILE')
-    lines = [*(texts or []), *(read_text_lines(source) if source else [])]
+    lines = chain(texts or [], read_text_lines(source) if source else [])
     tokenizer = run.clvp().core.tokenizer
     records = (_decoded(tokenizer, line) if decode else _encoded(tokenizer, line) for line in lines)
     columns = ("ids", "text") if decode else ("text", "normalized", "ids", "tokens")
