@@ -1,0 +1,122 @@
+"""Training the contrastive pair: text and speech encoder, one cosine.
+
+Batches are of like length (data.Draw sees to it), so that duration alone tells nothing, and every clip may bring a
+damaged copy of its codes as one more wrong answer. Owns the pair's loss; knows nothing of the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..model.alignment import AlignmentHead
+from ..model.clvp import unit
+from ..model.encoder import Encoder
+from . import losses
+from .alignment import CodedClips, Codes, Spoken, scramble, speech_encoder, spoken, written
+from .negatives import damage
+from .workshop import Workshop
+
+SHORTEST = 8  # codes of a clip that is worth damaging
+SCALE_LIMIT = 4.6052  # exp of it is 100: beyond that the loss only sharpens
+
+
+class PairTask:
+    """Text ↔ codes."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop, self.settings = workshop, workshop.config.pair
+        self.data = CodedClips(workshop)
+        self.model_config = workshop.model_config
+        self.text = workshop.part("text", lambda: Encoder(self.model_config.text_config))
+        self.speech = speech_encoder(workshop)
+        self.speech.requires_grad_(not self.settings.freeze)
+        self.scale = nn.Parameter(torch.tensor(workshop.scale, device=workshop.device))
+        self.module: nn.Module = nn.ModuleDict({"text": self.text, "speech": self.speech})
+        self.module.register_parameter("logit_scale", self.scale)
+        self.head: AlignmentHead | None = None
+        if self.settings.alignment:
+            head = workshop.side("alignment", input_size=self.model_config.speech_config.hidden_size)
+            assert isinstance(head, AlignmentHead) and isinstance(self.module, nn.ModuleDict)
+            self.head = self.module["alignment"] = head
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Contrastive loss of a batch, its damaged copies among the wrong answers; the alignment head's beside it."""
+        places, rng = self.data.batch(step)
+        rows = self.data.codes(places, rng)
+        damaged, origin = self._damaged(rows, rng)
+        heard = spoken([*rows, *damaged], self.model_config, self.workshop.device)
+        codes = scramble(heard.codes, self.settings.dropout, self.model_config.speech_config.vocab_size)
+        heard = Spoken(codes, heard.lengths, heard.mask)
+        hidden = self._hidden(heard)
+        speech = unit(self.speech.projection(self.speech.summarise(hidden, heard.mask)))
+        return self._combined(places, speech, hidden, heard, origin)
+
+    def _combined(
+        self, places: Sequence[int], speech: Tensor, hidden: Tensor, heard: Spoken, origin: list[int]
+    ) -> tuple[Tensor, dict[str, float]]:
+        clips = len(places)
+        text, factor = self._text(places), self.scale.exp()
+        right, wrong = speech[:clips], speech[clips:]
+        loss = losses.contrastive(text, right, factor, self._same(places), wrong if origin else None)
+        figures = {"pair": float(loss.detach())}
+        if self.head is not None:
+            texts = [self.head.targets(ids) for ids in self.data.texts(places)]
+            log_probs = self.head(hidden[:clips], heard.mask[:clips])
+            aligned = losses.alignment(log_probs, heard.lengths[:clips], texts, self.head.config.blank)
+            figures["alignment"] = float(aligned.detach())
+            loss = loss + self.settings.alignment * aligned
+        return loss, figures
+
+    def _hidden(self, heard: Spoken) -> Tensor:
+        return self.speech.hidden(self.speech.token_embedding(heard.codes), heard.mask)
+
+    def _text(self, places: Sequence[int]) -> Tensor:
+        ids, mask = written(self.data.texts(places), self.model_config.text_config.eos_token_id, self.workshop.device)
+        return unit(self.text.embed(ids, mask))
+
+    def _same(self, places: Sequence[int]) -> Tensor:
+        """(B, B) True where another clip says the same text: no wrong answer."""
+        texts = self.data.texts(places)
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        said = torch.tensor([numbers[text] for text in texts], device=self.workshop.device)
+        same = said[:, None] == said[None, :]
+        return same & ~torch.eye(len(said), dtype=torch.bool, device=same.device)
+
+    def _damaged(self, rows: Sequence[Codes], rng: np.random.Generator) -> tuple[list[Codes], list[int]]:
+        count = round(len(rows) * self.settings.damaged)
+        chosen = sorted(int(i) for i in rng.permutation(len(rows))[:count] if len(rows[i]) >= SHORTEST)
+        others = rng.integers(len(rows), size=len(rows))
+        return [damage(rows[i], rng, None, rows[others[i]]) for i in chosen], chosen
+
+    def after_step(self, step: int) -> None:
+        """Keep the scale from growing without end."""
+        with torch.no_grad():
+            self.scale.clamp_(max=SCALE_LIMIT)
+
+    def held_out(self, batches: int) -> dict[str, float]:
+        """Loss and the right clip of 16 of like length, on held-out clips."""
+        if self.data.evaluation is None:
+            return {}
+        each, right, total = [], 0, 0
+        for number in range(batches):
+            places, rng = self.data.evaluation(number)
+            heard = spoken(self.data.codes(places), self.model_config, self.workshop.device)
+            speech = unit(self.speech.projection(self.speech.summarise(self._hidden(heard), heard.mask)))
+            loss, _ = self._combined(places, speech, self._hidden(heard), heard, [])
+            each.append(float(loss))
+            similarity = self._text(places) @ speech.t()
+            for row in range(len(places)):
+                others = [int(i) for i in rng.permutation(len(places)) if i != row][:15]
+                right += bool((similarity[row, row] > similarity[row, others]).all())
+                total += 1
+        return {"loss": float(np.mean(each)), "right_of_16": right / max(1, total)}
+
+    def export(self, path: Path) -> None:
+        """The model with this pair."""
+        parts = {"text": self.text, "speech": self.speech}
+        self.workshop.save(path, parts, {} if self.head is None else {"alignment": self.head}, self.scale)

@@ -1,0 +1,177 @@
+"""What a training run is told: frozen dataclasses read from one YAML file, unknown keys rejected.
+
+Owns names, defaults and bounds. Knows nothing of models, data or files other than YAML.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from ..errors import ConfigError
+from ..settings import check
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where clips come from and which of them count."""
+
+    manifest: str = ""  # TSV with a header, or JSONL: audio or codes, text, speaker, [source, split]
+    cache: str = ""  # directory for mels and codes as memory-mapped arrays; default: beside the run
+    codec: str = ""  # a model directory whose codec turns audio into codes; default: that of --model
+    held_out: float = 0.02  # share of the clips to evaluate on, where the manifest has no `split`
+    min_seconds: float = 0.4
+    max_seconds: float = 12.0  # longer clips are left out (the codec crops them instead)
+    variants: int = 1  # codes of each clip: as it is, and so many less one augmented copies
+    shares: Mapping[str, float] = field(default_factory=dict)  # source → weight in sampling; 1 where not named
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with warm-up and cosine decay."""
+
+    learning_rate: float = 3e-4
+    warmup: int = 200  # steps
+    final: float = 0.05  # share of the learning rate at the last step
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.98
+    clip: float = 1.0  # largest norm of the gradient; 0 is off
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long, how much at once, and when to look."""
+
+    steps: int = 1000
+    batch_frames: int = 4000  # codes (codec: mel frames) in one batch, about
+    batch_clips: int = 512  # clips in one batch at most
+    evaluate_every: int = 200  # steps
+    held_out_batches: int = 8
+    patience: int = 0  # evaluations without a better held-out loss before stopping; 0 never stops early
+    save_every: int = 200  # steps
+    log_every: int = 10  # steps
+    seed: int = 0
+    precision: Literal["bfloat16", "float32"] = "bfloat16"  # autocast on the forward pass
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    plot: bool = True  # loss.png where matplotlib is there
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Chances and sizes of what is done to mels before the codec sees them (natural log power)."""
+
+    warp: float = 0.6  # chance of another vocal tract: bands stretched
+    warp_range: float = 0.15
+    stretch: float = 0.4  # chance of another tempo
+    stretch_range: float = 0.2
+    equalise: float = 0.5  # chance of another room and microphone
+    equalise_deviation: float = 1.2
+    noise: float = 0.35  # chance of coloured noise, which the codec should not hear
+    noise_low: float = 1.5  # quietest and loudest noise, below the clip's level
+    noise_high: float = 6.5
+
+
+@dataclass(frozen=True)
+class CodecTaskConfig:
+    """What the codec is trained on beside the mel itself."""
+
+    commitment: float = 0.25
+    text: float = 0.08  # weight of the text's CTC loss on quantised latents: codes should keep what was said
+    decay: float = 0.99  # of the codebook's running means
+    continuous_steps: int = 300  # before the codebook is put in
+    crop_seconds: float = 4.0
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class PairTaskConfig:
+    """What the contrastive pair learns from."""
+
+    alignment: float = 0.0  # weight of the alignment head's loss, kept up beside the contrastive one
+    damaged: float = 0.5  # damaged copies of the batch as extra negatives, as a share of its clips
+    dropout: float = 0.0  # chance that a code becomes a random one
+    freeze: bool = False  # leave the speech encoder as it is: only the head, or the text side, learns
+
+
+@dataclass(frozen=True)
+class DecoderTaskConfig:
+    """How the decoder is conditioned in training."""
+
+    other_clip: float = 0.9  # chance that the voice is another clip of the speaker, where there is one
+    voice_frames: int = 517  # 6 s
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    codec: CodecTaskConfig = field(default_factory=CodecTaskConfig)
+    pair: PairTaskConfig = field(default_factory=PairTaskConfig)
+    decoder: DecoderTaskConfig = field(default_factory=DecoderTaskConfig)
+    # Sizes of what is made from nothing: codec, alignment, and text_config, speech_config, decoder_config as published.
+    model: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_train_config(path: Path) -> TrainConfig:
+    """Read a training YAML; paths in it are relative to it. ConfigError names a bad key, with the nearest known one."""
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}", "give a YAML file that says how to train") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: a mapping is expected, found {type(loaded).__name__}", "see configs/mini/")
+    config = build(TrainConfig, loaded, str(path))
+    data = config.data
+    if not data.manifest:
+        raise ConfigError(f"{path}: data.manifest is missing", "name a JSONL or TSV file of audio, text and speaker")
+    manifest, cache, codec = (_beside(path, name) for name in (data.manifest, data.cache, data.codec))
+    return dataclasses.replace(config, data=dataclasses.replace(data, manifest=manifest, cache=cache, codec=codec))
+
+
+def build(kind: type[T], values: Mapping[str, Any], origin: str, prefix: str = "") -> T:
+    """A dataclass from a nested mapping; ConfigError for an unknown key or a value of the wrong type."""
+    kinds = get_type_hints(kind)
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key not in kinds:
+            raise ConfigError(f"{origin}: unknown key {name!r}", _nearest(str(key), kinds, prefix))
+        inner = kinds[key]
+        if dataclasses.is_dataclass(inner):
+            made[key] = build(inner, _mapping(value, origin, name), origin, f"{name}.")  # type: ignore[arg-type]
+        elif inner is str or not str(inner).startswith("collections.abc.Mapping"):
+            made[key] = "" if inner is str and value in (None, "") else check(name, value, inner, origin)
+        else:
+            made[key] = dict(_mapping(value, origin, name))
+    return kind(**made)
+
+
+def _mapping(value: Any, origin: str, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{origin}: {name}: a mapping is expected, found {value!r}")
+    return value
+
+
+def _nearest(key: str, known: Mapping[str, Any], prefix: str) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {prefix + close[0]!r}?"
+    return f"known here are {', '.join(prefix + name for name in known)}"
+
+
+def _beside(config_path: Path, name: str) -> str:
+    return str(config_path.parent / Path(name).expanduser()) if name else ""

@@ -1,0 +1,196 @@
+"""Clips to train on: a manifest, and caches of log-mels and codes as memory-mapped arrays.
+
+Owns reading manifests, computing features once, and drawing batches of clips of like length. A batch is a function of
+(seed, step), so that a run that resumes draws what it would have drawn. Knows nothing of losses.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..io.jsonl import read_jsonl
+
+FRAMES_A_SECOND = 22050 / 256
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One line of a manifest. `audio` is a path, or `codes` are given."""
+
+    text: str
+    speaker: str
+    audio: str
+    codes: tuple[int, ...]
+    source: str
+    held_out: bool
+    ids: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        """What the caches know it by."""
+        return self.audio
+
+
+def read_manifest(path: Path, encode: Callable[[str], Sequence[int]], held_out: float) -> list[Clip]:
+    """Read a JSONL or TSV manifest; audio paths are relative to it.
+
+    Args:
+        encode: text → ids.
+        held_out: share of the clips kept back where lines have no `split` (train, or dev, valid, test, held-out).
+    Raises:
+        InputError: no such file, or a line without text, or with neither audio nor codes; it names the line.
+    """
+    clips = []
+    for number, row in _rows(path):
+        where = f"{path}: line {number}"
+        text, audio, codes = row.get("text"), row.get("audio") or row.get("file"), row.get("codes")
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"{where} has no text", "each line needs text, speaker, and audio or codes")
+        if not audio and not codes:
+            raise InputError(f"{where} has neither audio nor codes", "name a sound file, or give a list of codes")
+        spoken = _codes(codes, where)
+        name = str(path.parent / str(audio)) if audio else ""
+        split = row.get("split")
+        kept_back = _chance(name or text) < held_out if split is None else split != "train"
+        speaker, source = str(row.get("speaker") or "unknown"), str(row.get("source") or "")
+        clips.append(Clip(text, speaker, name, spoken, source, kept_back, tuple(int(i) for i in encode(text))))
+    if not clips:
+        raise InputError(f"{path}: no clips in it", "each line needs text, speaker, and audio or codes")
+    return clips
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if path.suffix.lower() != ".tsv":
+        yield from read_jsonl(path)
+        return
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for number, row in enumerate(csv.DictReader(file, delimiter="\t"), start=2):
+                yield number, {key: value for key, value in row.items() if value}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not readable as TSV: {error}", "tabs between columns, a header line first") from None
+
+
+def _codes(codes: Any, where: str) -> tuple[int, ...]:
+    if not codes:
+        return ()
+    try:
+        listed = codes.split() if isinstance(codes, str) else list(codes)
+        numbers = tuple(int(code) for code in listed)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: codes are not whole numbers", 'write them as "codes": [12, 7, …]') from None
+    if min(numbers) < 0:
+        raise InputError(f"{where}: a code below 0", "give codes without padding")
+    return numbers
+
+
+def _chance(name: str) -> float:
+    """A number in [0, 1) that is a function of the name: the same clips are kept back in every run."""
+    return zlib.crc32(name.encode()) / 2**32
+
+
+class ArrayCache:
+    """Arrays of one row width, appended to one flat file beside an index of JSON lines; reads are memory-mapped.
+
+    The index line is written after the data, so a run that is killed leaves only whole entries.
+    """
+
+    def __init__(self, directory: Path, name: str, dtype: str, width: int) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.data, self.index = directory / f"{name}.{dtype}", directory / f"{name}.jsonl"
+        self.dtype, self.width = np.dtype(dtype), width
+        self.places: dict[str, tuple[int, int]] = {}
+        if self.index.is_file():
+            for line in self.index.read_text(encoding="utf-8").splitlines(keepends=True):
+                if line.endswith("\n"):
+                    entry = json.loads(line)
+                    self.places[entry["key"]] = (entry["start"], entry["rows"])
+        self._map: NDArray[Any] | None = None
+
+    def fill(
+        self, keys: Sequence[str], make: Callable[[str], NDArray[Any] | None], note: Callable[[int, int], None]
+    ) -> None:
+        """Compute what is missing. `make` gives (rows, width), or None to leave a key out; `note` hears how far it is."""
+        missing = [key for key in dict.fromkeys(keys) if key not in self.places]
+        if not missing:
+            return
+        rows = max((start + length for start, length in self.places.values()), default=0)
+        with (
+            self.data.open("r+b" if self.data.exists() else "wb") as data,
+            self.index.open("a", encoding="utf-8") as index,
+        ):
+            data.seek(rows * self.width * self.dtype.itemsize)
+            for number, key in enumerate(missing):
+                array = make(key)
+                note(number + 1, len(missing))
+                if array is None:
+                    continue
+                data.write(np.ascontiguousarray(array, dtype=self.dtype).tobytes())
+                data.flush()
+                index.write(json.dumps({"key": key, "start": rows, "rows": len(array)}) + "\n")
+                index.flush()
+                self.places[key] = (rows, len(array))
+                rows += len(array)
+            data.truncate()
+        self._map = None
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.places
+
+    def rows(self, key: str) -> int:
+        """How many rows a key has."""
+        return self.places[key][1]
+
+    def read(self, key: str, first: int = 0, count: int | None = None) -> NDArray[Any]:
+        """(rows, width), or a part of them."""
+        if self._map is None:
+            self._map = np.memmap(self.data, dtype=self.dtype, mode="r").reshape(-1, self.width)
+        start, rows = self.places[key]
+        stop = rows if count is None else min(rows, first + count)
+        return np.asarray(self._map[start + first : start + stop])
+
+
+class Draw:
+    """Batches of clips of like length: a function of (seed, step), weighted by length and by source.
+
+    Args:
+        places: what to draw from: places in a list of clips.
+        lengths: of each, in what `budget` counts; a batch is as long as its longest clip times its clips.
+        weights: of each in sampling, beside its length.
+        budget: length of a batch, about; `most` clips at most.
+    """
+
+    def __init__(
+        self, places: Sequence[int], lengths: Sequence[int], weights: Sequence[float], budget: int, most: int, seed: int
+    ) -> None:
+        self.places, self.lengths = np.asarray(places), np.asarray(lengths, dtype=np.int64)
+        mass = self.lengths * np.asarray(weights, dtype=np.float64)
+        self.edges = np.cumsum(mass / mass.sum())
+        mean = float((mass * self.lengths).sum() / mass.sum())
+        self.expected = max(1, min(most, round(budget / mean)))
+        self.budget, self.most, self.seed = budget, most, seed
+
+    def __call__(self, step: int) -> tuple[list[int], np.random.Generator]:
+        """The places of a step's clips, shortest first, and the generator for whatever else is drawn in it."""
+        rng = np.random.default_rng([self.seed, step])
+        pool = np.minimum(np.searchsorted(self.edges, rng.random(4 * self.expected)), len(self.lengths) - 1)
+        pool = np.unique(pool)  # a clip comes once in a batch
+        pool = pool[np.argsort(self.lengths[pool], kind="stable")]
+        first = int(rng.integers(0, max(1, len(pool) - self.expected + 1)))
+        chosen: list[int] = []
+        for place in pool[first:]:
+            if chosen and (self.lengths[place] * (len(chosen) + 1) > self.budget or len(chosen) == self.most):
+                break
+            chosen.append(int(place))
+        return [int(self.places[i]) for i in chosen], rng

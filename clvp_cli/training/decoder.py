@@ -1,0 +1,115 @@
+"""Training the decoder with its conditioning encoder: text and a voice → the next code.
+
+The voice is a clip of the speaker other than the one to be said wherever there is one, so that it tells who speaks and
+not what is said. Owns the decoder's batches and loss; knows nothing of the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..model.conditioning import ConditioningEncoder
+from ..model.decoder import CodeDecoder
+from ..model.layers import MaskedAttend
+from . import losses
+from .alignment import CodedClips
+from .features import partners
+from .workshop import Workshop
+
+
+class DecoderTask:
+    """Prefix and codes so far → the next code; the stop code is an ordinary class."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop, self.settings = workshop, workshop.config.decoder
+        self.data = CodedClips(workshop)
+        self.partners = partners(self.data.clips)
+        mute = next((clip for clip, others in zip(self.data.clips, self.partners, strict=True) if not others), None)
+        if mute is not None:
+            raise InputError(f"no audio of speaker {mute.speaker!r}", "the decoder learns voices from audio clips")
+        config = self.config = workshop.model_config
+        self.conditioning = workshop.part("conditioning", lambda: ConditioningEncoder(config))
+        self.decoder = workshop.part("decoder", lambda: CodeDecoder(config.decoder_config))
+        if not workshop.has_part("decoder"):
+            workshop.seed_embedding(self.decoder.stack.input_embeds_layer.weight, 0.5)
+            workshop.seed_embedding(self.decoder.lm_head.weight, 0.5)
+        self.module: nn.Module = nn.ModuleDict({"conditioning": self.conditioning, "decoder": self.decoder})
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Next-code loss of a batch."""
+        places, rng = self.data.batch(step)
+        return self._next_code(places, rng), {}
+
+    def _next_code(self, places: Sequence[int], rng: np.random.Generator) -> Tensor:
+        prefix, kept = self._prefix(places, rng)
+        decoder = self.config.decoder_config
+        rows = [torch.from_numpy(codes) for codes in self.data.codes(places)]
+        device = self.workshop.device
+        start, stop = torch.tensor([decoder.bos_token_id]), torch.tensor([decoder.eos_token_id])
+        pad = nn.utils.rnn.pad_sequence
+        codes = pad([torch.cat((start, row)) for row in rows], batch_first=True).to(device)
+        targets = pad([torch.cat((row, stop)) for row in rows], batch_first=True, padding_value=losses.IGNORED).to(
+            device
+        )
+        known = targets != losses.IGNORED
+        hidden = self._teacher_forced(prefix, kept, codes)
+        return losses.next_code(self.decoder.logits(hidden[known]), targets[known])
+
+    def _prefix(self, places: Sequence[int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """[voice | begin, ids, 0, 0] of each clip (B, P, D), padded on the left of the codes, and what counts (B, P).
+
+        The prompt ends in the closing 0 that tokenised prompts carry and the stop that the conditioning adds.
+        """
+        texts = [torch.tensor([*ids, 0]) for ids in self.data.texts(places)]
+        lengths = torch.tensor([len(text) for text in texts])
+        ids = nn.utils.rnn.pad_sequence(texts, batch_first=True).to(self.workshop.device)
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(self.workshop.device)
+        text, text_mask = self.conditioning.text(ids, mask)
+        chosen = [self._voice_of(place, rng) for place in places]
+        unique = sorted(set(chosen))
+        mels = np.stack([self.workshop.features.voice(self.data.clips[i], self.settings.voice_frames) for i in unique])
+        voices = self.conditioning.voice(torch.from_numpy(mels).to(self.workshop.device))
+        voice = voices[torch.tensor([unique.index(i) for i in chosen], device=voices.device)].unsqueeze(1)
+        kept = torch.cat((torch.ones_like(text_mask[:, :1]), text_mask), dim=1)
+        return torch.cat((voice.to(text.dtype), text), dim=1), kept
+
+    def _voice_of(self, place: int, rng: np.random.Generator) -> int:
+        others = self.partners[place]
+        pick = others[int(rng.integers(len(others)))]
+        return pick if rng.random() < self.settings.other_clip or place not in others else place
+
+    def _teacher_forced(self, prefix: Tensor, kept: Tensor, codes: Tensor) -> Tensor:
+        """As CodeDecoder.teacher_forced, with the pads between a short text and its codes hidden: a row is as alone."""
+        positions = torch.arange(codes.shape[1], device=codes.device).unsqueeze(0)
+        stack = self.decoder.stack
+        embeds = torch.cat((prefix, stack.embed(codes, positions).to(prefix.dtype)), dim=1)
+        seen = torch.cat((kept.bool(), torch.ones_like(codes, dtype=torch.bool)), dim=1)  # (B, P + T)
+        length = seen.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=codes.device).tril()
+        allowed = (causal & seen[:, None, None, :]) | torch.eye(length, dtype=torch.bool, device=codes.device)
+        mask = torch.zeros(allowed.shape, dtype=torch.float32, device=codes.device)
+        mask = mask.masked_fill(~allowed, torch.finfo(torch.float32).min)
+        if torch.is_autocast_enabled(codes.device.type):
+            mask = mask.to(torch.get_autocast_dtype(codes.device.type))
+        dropout = self.config.decoder_config.attention_dropout if self.decoder.training else 0.0
+        attend = MaskedAttend(mask, dropout=dropout)
+        return stack.hidden(embeds, lambda _: attend)[:, prefix.shape[1] :]
+
+    def after_step(self, step: int) -> None:
+        """Nothing."""
+
+    def held_out(self, batches: int) -> dict[str, float]:
+        """Next-code loss on held-out clips."""
+        if self.data.evaluation is None:
+            return {}
+        return {"loss": float(np.mean([float(self._next_code(*self.data.evaluation(n))) for n in range(batches)]))}
+
+    def export(self, path: Path) -> None:
+        """The model with this decoder."""
+        self.workshop.save(path, {"conditioning": self.conditioning, "decoder": self.decoder}, {})

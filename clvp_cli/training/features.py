@@ -1,0 +1,125 @@
+"""From clips to features: log-mels of their audio and codes of their mels, each computed once and kept.
+
+Owns what the caches hold and how a voice's mel is cut. Knows nothing of losses or of the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio.mel import log_mel, published_mel_norms
+from ..audio.waveform import read_audio
+from ..errors import AudioError, InputError
+from .augment import augment
+from .config import AugmentConfig
+from .data import FRAMES_A_SECOND, ArrayCache, Clip
+
+if TYPE_CHECKING:
+    from ..model.codec import Codec
+
+log = logging.getLogger("clvp")
+Note = Callable[[str, int, int], None]
+Floats = NDArray[np.float32]
+
+
+class Features:
+    """Mels and codes of a manifest's clips.
+
+    Args:
+        directory: where the caches are kept.
+        note: hears (what, how many, of how many) while they are filled.
+    """
+
+    def __init__(self, directory: Path, note: Note) -> None:
+        self.directory, self.note = directory, note
+        self.norms = np.asarray(published_mel_norms(), dtype=np.float32)
+        self.mels = ArrayCache(directory, "mels", "float16", len(self.norms))
+        self._codes: ArrayCache | None = None
+
+    def make_mels(self, clips: Sequence[Clip]) -> list[Clip]:
+        """Compute missing mels; returns the clips whose audio could be read (or that have none), the others noticed."""
+        self.mels.fill([c.audio for c in clips if c.audio], self._mel, lambda n, of: self.note("mels", n, of))
+        return [clip for clip in clips if not clip.audio or clip.audio in self.mels]
+
+    def make_codes(self, clips: Sequence[Clip], codec: Codec | None, name: str, variants: int = 1) -> list[Clip]:
+        """Compute missing codes of clips that have only audio; returns the clips that have codes.
+
+        Args:
+            name: of the codec, so that another one gets a cache of its own.
+            variants: codes of each clip: as it is, and so many less one augmented copies.
+        Raises:
+            InputError: a clip has audio alone and there is no codec.
+        """
+        from_audio = [clip for clip in clips if not clip.codes]
+        if not from_audio:
+            return list(clips)
+        if codec is None:
+            raise InputError(
+                f"{from_audio[0].audio}: audio, and no codec to turn it into codes",
+                "give --model or data.codec a model with a codec, or codes in the manifest",
+            )
+        there = self.make_mels(from_audio)
+        cache = self._codes = ArrayCache(self.directory, f"codes-{name}", "int32", 1)
+        keys = [f"{variant}:{clip.audio}" for clip in there for variant in range(variants)]
+        cache.fill(keys, lambda key: self._encode(codec, key), lambda n, of: self.note("codes", n, of))
+        return [clip for clip in clips if clip.codes or f"0:{clip.audio}" in cache]
+
+    def _mel(self, key: str) -> NDArray[np.float16] | None:
+        try:
+            samples = read_audio(key).samples
+        except AudioError as error:
+            log.warning("left out: %s", error.message)
+            return None
+        return log_mel(samples, mel_norms=self.norms).T.astype(np.float16)
+
+    def _encode(self, codec: Codec, key: str) -> NDArray[np.int32]:
+        import torch
+
+        variant, _, audio = key.partition(":")
+        mel = self.mel(audio)
+        if variant != "0":
+            rng = np.random.default_rng(zlib.crc32(key.encode()))
+            plain = mel * self.norms[:, None]
+            mel = augment(plain, plain, AugmentConfig(), rng)[1] / self.norms[:, None]
+        with torch.inference_mode():
+            codes = codec.encode(torch.from_numpy(mel)[None])
+        return codes[0].numpy().astype(np.int32)[:, None]
+
+    def mel(self, key: str, first: int = 0, count: int | None = None) -> Floats:
+        """(80, frames) float32, or a part of it."""
+        return self.mels.read(key, first, count).astype(np.float32).T.copy()
+
+    def codes(self, clip: Clip, variant: int = 0) -> NDArray[np.int64]:
+        """(T,) codes of a clip; variants above 0 are of augmented copies."""
+        if clip.codes:
+            return np.asarray(clip.codes, dtype=np.int64)
+        assert self._codes is not None
+        return self._codes.read(f"{variant}:{clip.audio}")[:, 0].astype(np.int64)
+
+    def seconds(self, clip: Clip) -> float:
+        """Length of a clip."""
+        if clip.audio in self.mels:
+            return self.mels.rows(clip.audio) / FRAMES_A_SECOND
+        return len(clip.codes) * 4 / FRAMES_A_SECOND
+
+    def voice(self, clip: Clip, frames: int) -> Floats:
+        """(80, frames): a clip's mel from its start, cut, or followed by silence as the published extractor pads."""
+        mel = self.mel(clip.audio, 0, frames)
+        silence = (np.log(1e-5) / self.norms).astype(np.float32)[:, None]
+        return np.concatenate([mel, np.repeat(silence, frames - mel.shape[1], axis=1)], axis=1)
+
+
+def partners(clips: Sequence[Clip]) -> list[list[int]]:
+    """For each clip the places of its speaker's clips with audio, itself included."""
+    by_speaker: dict[str, list[int]] = {}
+    for place, clip in enumerate(clips):
+        if clip.audio:
+            by_speaker.setdefault(clip.speaker, []).append(place)
+    return [by_speaker.get(clip.speaker, []) for clip in clips]

@@ -1,0 +1,209 @@
+"""One training loop for every task: steps, evaluation, early stopping, checkpoints that a later run takes up exactly.
+
+A step is a function of the weights, the seed and its number (data and dropout are drawn from both), so resuming gives
+the curve that an uninterrupted run would have given. Owns when things happen; tasks own what.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, InputError, OutputError
+from ..io.atomic import atomic_write
+from .config import LoopConfig, OptimConfig
+from .plot import plot_losses
+
+STATE, LOG, PLOT, MODEL = "state.pt", "log.jsonl", "loss.png", "model"
+Report = Callable[[Mapping[str, Any]], None]
+
+
+class Task(Protocol):
+    """What is trained. `module` holds every weight and buffer that a resumed run needs."""
+
+    module: nn.Module
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a step's batch, and figures for the log."""
+        ...
+
+    def after_step(self, step: int) -> None:
+        """Whatever follows the optimiser's step."""
+        ...
+
+    def held_out(self, batches: int) -> dict[str, float]:
+        """Figures on held-out clips, "loss" among them; empty where there are none."""
+        ...
+
+    def export(self, path: Path) -> None:
+        """Write the model so far as a model directory, replacing an earlier one."""
+        ...
+
+
+@dataclass
+class Progress:
+    """Where a run is."""
+
+    step: int = 0
+    best: float = math.inf
+    stale: int = 0  # evaluations since the best
+
+
+def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, resume: bool, report: Report) -> Progress:
+    """Train `task` to loop.steps, or until it stops getting better; `out` gets state.pt, log.jsonl, loss.png, model/.
+
+    Raises:
+        OutputError: `out` holds another run and `resume` is not given, or cannot be written.
+        CheckpointError: the state to resume from is of another model.
+        InputError: the loss is no longer a number.
+    """
+    optimizer = make_optimizer(task.module, optim)
+    progress = _begin(task, optimizer, out, resume)
+    started = time.monotonic()
+    with (out / LOG).open("a", encoding="utf-8") as log:
+
+        def note(row: dict[str, Any]) -> None:
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            report({**row, "steps": loop.steps})
+
+        try:
+            while progress.step < loop.steps and not (loop.patience and progress.stale >= loop.patience):
+                figures = _step(task, optimizer, loop, optim, progress)
+                if progress.step % loop.log_every == 0 or progress.step == loop.steps:
+                    note({"step": progress.step, **figures, "seconds": round(time.monotonic() - started, 1)})
+                if progress.step % loop.evaluate_every == 0 or progress.step == loop.steps:
+                    _evaluate(task, loop, out, progress, note)
+                if progress.step % loop.save_every == 0:
+                    save_state(task, optimizer, progress, out)
+        finally:
+            save_state(task, optimizer, progress, out)  # also after Ctrl-C: the last whole step
+    if loop.plot:
+        plot_losses(out / LOG, out / PLOT)
+    return progress
+
+
+def make_optimizer(module: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW; matrices decay, vectors and embeddings do not."""
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            (kept if parameter.ndim < 2 or "embed" in name else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=(optim.beta1, optim.beta2))
+
+
+def learning_rate(step: int, steps: int, optim: OptimConfig) -> float:
+    """Linear warm-up, then a cosine down to `final` of the full rate."""
+    warm = min(1.0, (step + 1) / max(1, optim.warmup))
+    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps))))
+    return optim.learning_rate * warm * (optim.final + (1 - optim.final) * fall)
+
+
+def _step(
+    task: Task, optimizer: torch.optim.Optimizer, loop: LoopConfig, optim: OptimConfig, progress: Progress
+) -> dict[str, float]:
+    step = progress.step
+    torch.manual_seed(loop.seed * 1_000_003 + step)
+    rate = learning_rate(step, loop.steps, optim)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    task.module.train()
+    with autocast(loop.precision, device_of(task.module)):
+        loss, figures = task.loss(step)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise InputError(f"step {step}: the loss is {value}", "lower optim.learning_rate, or use precision: float32")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    parameters = [p for p in task.module.parameters() if p.requires_grad]
+    norm = nn.utils.clip_grad_norm_(parameters, optim.clip or math.inf)
+    optimizer.step()
+    task.after_step(step)
+    progress.step += 1
+    return {"loss": round(value, 5), **_rounded(figures), "lr": rate, "norm": round(float(norm), 4)}
+
+
+def _evaluate(
+    task: Task, loop: LoopConfig, out: Path, progress: Progress, note: Callable[[dict[str, Any]], None]
+) -> None:
+    task.module.eval()
+    with torch.no_grad(), autocast(loop.precision, device_of(task.module)):
+        figures = task.held_out(loop.held_out_batches)
+    if figures:
+        note({"step": progress.step, **{f"held_out_{name}": value for name, value in _rounded(figures).items()}})
+    loss = figures.get("loss", -float(progress.step))  # without held-out clips the latest is the best
+    if loss < progress.best:
+        progress.best, progress.stale = loss, 0
+        task.export(out / MODEL)
+    else:
+        progress.stale += 1
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """bfloat16 where it is asked for."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights are."""
+    return next(module.parameters()).device
+
+
+def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(float(value), 5) for name, value in figures.items()}
+
+
+def _begin(task: Task, optimizer: torch.optim.Optimizer, out: Path, resume: bool) -> Progress:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{out}: cannot be made: {error.strerror or error}", "name another directory with -o"
+        ) from None
+    there = (out / STATE).is_file()
+    if there and not resume:
+        raise OutputError(f"{out}: a run is there already", "go on with it with --resume, or name another directory")
+    if not there:
+        (out / LOG).unlink(missing_ok=True)
+        return Progress()
+    progress = load_state(task, optimizer, out)
+    _cut_log(out / LOG, progress.step)
+    return progress
+
+
+def save_state(task: Task, optimizer: torch.optim.Optimizer, progress: Progress, out: Path) -> None:
+    """Everything a later run needs, in one file that is there whole or not at all."""
+    content = {"module": task.module.state_dict(), "optimizer": optimizer.state_dict(), "progress": vars(progress)}
+    with atomic_write(out / STATE) as file:
+        torch.save(content, file)
+
+
+def load_state(task: Task, optimizer: torch.optim.Optimizer, out: Path) -> Progress:
+    """Put a saved state back into the task and its optimiser."""
+    try:
+        content = torch.load(out / STATE, weights_only=True, map_location=device_of(task.module))
+        task.module.load_state_dict(content["module"])
+        optimizer.load_state_dict(content["optimizer"])
+        return Progress(**content["progress"])
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{out / STATE}: cannot be resumed: {reason}", "was the configuration changed?") from None
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop what was logged after the state that is resumed: those steps come again."""
+    if not path.is_file():
+        return
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    with atomic_write(path, "w") as file:
+        file.writelines(line + "\n" for line in lines if json.loads(line)["step"] <= step)

@@ -1,0 +1,78 @@
+"""What training makes small: contrastive, alignment, next-code, and mel losses. Tensors only.
+
+B batch, K extra negatives, T codes, S text ids, V classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORED = -100
+
+
+def contrastive(
+    text: Tensor, speech: Tensor, scale: Tensor, same: Tensor | None = None, damaged: Tensor | None = None
+) -> Tensor:
+    """Symmetric cross-entropy over the similarities of B pairs, as the published forward's; mean of both directions.
+
+    Args:
+        text, speech: unit vectors (B, E), row i of both a pair.
+        scale: exp(logit_scale).
+        same: (B, B) True where a pair off the diagonal is right as well and must not count as wrong.
+        damaged: unit vectors (K, E) of damaged speech: more wrong answers for each text.
+    """
+    pairs = text.float() @ speech.float().t() * scale  # (B, B)
+    if same is not None:
+        pairs = pairs.masked_fill(same, float("-inf"))
+    wide = pairs if damaged is None else torch.cat((pairs, text.float() @ damaged.float().t() * scale), dim=1)
+    target = torch.arange(len(text), device=text.device)
+    return (F.cross_entropy(wide, target) + F.cross_entropy(pairs.t(), target)) / 2
+
+
+def alignment(log_probs: Tensor, lengths: Tensor, texts: Sequence[Sequence[int]], blank: int) -> Tensor:
+    """Negative log P(text | codes) a text token, mean over the clips whose codes can hold their text.
+
+    log_probs (B, T, V) over classes and `blank`; lengths (B,) codes; texts without blanks.
+    """
+    kept = [i for i, text in enumerate(texts) if text and needed(text) <= int(lengths[i])]
+    if not kept:
+        return log_probs.sum() * 0
+    counts = torch.tensor([len(texts[i]) for i in kept])
+    flat = torch.tensor([token for i in kept for token in texts[i]], dtype=torch.long)
+    place = torch.tensor(kept, device=log_probs.device)
+    each = F.ctc_loss(
+        log_probs[place].transpose(0, 1).cpu(), flat, lengths[place].cpu(), counts, blank, "none", zero_infinity=True
+    )
+    return (each / counts).mean().to(log_probs.device)
+
+
+def needed(text: Sequence[int]) -> int:
+    """Fewest codes that a text can be laid along: one a token, one more between two that are the same."""
+    return len(text) + sum(a == b for a, b in pairwise(text))
+
+
+def next_code(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of the next code (…, V) against (…,), places of IGNORED left out."""
+    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED)
+
+
+def mel_distance(made: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance of scaled mels (B, M, F) under a mask (B, 1, F): levels and their changes, loud places first.
+
+    Returns the loss, and the plain mean absolute difference for the log.
+    """
+    made = made.float()
+    weight = (
+        0.3 + 0.7 * torch.sigmoid(3 * (target + 0.5))
+    ) * mask  # what is far below the clip's level is hardly heard
+    total = weight.sum()
+    difference = made - target
+    absolute = (difference.abs() * weight).sum() / total
+    squared = (difference.pow(2) * weight).sum() / total
+    change = ((difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]).sum() / total
+    return absolute + 0.5 * squared + 0.5 * change, absolute.detach()

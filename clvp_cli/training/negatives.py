@@ -1,0 +1,55 @@
+"""Wrong answers that sound nearly right: damaged copies of codes or text, and texts of like length.
+
+Owns the kinds of damage that candidates of a sampling decoder have. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+KINDS = ("drop", "repeat", "truncate", "swap", "splice")
+
+
+def damage(
+    row: NDArray[Any], rng: np.random.Generator, kind: str | None = None, other: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """A damaged copy of a sequence (T,), T ≥ 8.
+
+    drop: a span of an eighth to a third is gone · repeat: a span comes twice · truncate: the last quarter or third is
+    gone · swap: two neighbouring spans change places · splice: from some point on it is another sequence's, `other`.
+    """
+    length = len(row)
+    kind = kind or KINDS[int(rng.integers(len(KINDS) - (other is None)))]
+    span = int(rng.integers(max(2, length // 8), max(3, length // 3)))
+    start = int(rng.integers(0, max(1, length - span)))
+    if kind == "drop":
+        return np.concatenate([row[:start], row[start + span :]])
+    if kind == "repeat":
+        return np.concatenate([row[: start + span], row[start:]])
+    if kind == "truncate":
+        return row[: max(2, int(length * rng.uniform(0.6, 0.8)))].copy()
+    if kind == "swap":
+        start = int(rng.integers(0, max(1, length - 2 * span)))
+        first, second = row[start : start + span], row[start + span : start + 2 * span]
+        return np.concatenate([row[:start], second, first, row[start + 2 * span :]])
+    if other is None:
+        raise ValueError("splice needs another sequence")
+    cut = int(length * rng.uniform(0.3, 0.7))
+    return np.concatenate([row[:cut], other[int(len(other) * cut / length) :]])
+
+
+def length_matched(lengths: Sequence[int], count: int, rng: np.random.Generator) -> list[list[int]]:
+    """For each sequence `count` others drawn from the 4 · count nearest in length."""
+    order = np.argsort(lengths, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    picks = []
+    for place in range(len(lengths)):
+        low = int(np.clip(rank[place] - 2 * count, 0, max(0, len(order) - 4 * count - 1)))
+        near = [int(i) for i in order[low : low + 4 * count + 1] if i != place]
+        picks.append([near[i] for i in rng.permutation(len(near))[:count]])
+    return picks
