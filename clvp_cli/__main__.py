@@ -6,11 +6,11 @@ import os
 import sys
 from typing import NoReturn
 
-from .commands import codec, config, extract_mels, generate, generate_candidates, model, score, tokenize, voice
+from .commands import bench, codec, config, extract_mels, generate, generate_candidates, model, score, tokenize, voice
 from .commands.edge import DEBUG, INTERRUPTED, complain
 from .commands.program import app
 
-COMMANDS = (tokenize, extract_mels, generate_candidates, score, generate, voice, codec, model, config)
+COMMANDS = (tokenize, extract_mels, generate_candidates, score, generate, voice, codec, model, config, bench)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -30,6 +30,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if os.environ.get(DEBUG) or not hasattr(error, "format_message"):
             raise
         context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help itself
+            print(error.format_message(), file=sys.stderr)
+            sys.exit(2)
         complain(error.format_message(), f"{context.command_path if context else 'clvp'} --help")
         sys.exit(getattr(error, "exit_code", 2))
     sys.exit(code if isinstance(code, int) else 0)

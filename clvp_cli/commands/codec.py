@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @command(app, "encode", MODEL, CONFIG, STRICT)
 def encode(
     run: Run,
-    audio: Annotated[list[str], typer.Argument(help="wav, flac, ogg, mp3; - is stdin.")],
+    audio: Annotated[list[str], typer.Argument(metavar="AUDIO", help="wav, flac, ogg, mp3; - is stdin.")],
     out: Out = None,
 ) -> None:
     """Turn audio into the codes that candidates are made of.
@@ -63,7 +63,7 @@ def _encoded(clvp: Clvp, audio: list[str], made: list[Candidate]) -> Iterator[di
 @command(app, "decode", MODEL, CONFIG)
 def decode(
     run: Run,
-    codes: Annotated[str, typer.Argument(help="A candidates file; - is stdin.")],
+    codes: Annotated[str, typer.Argument(metavar="CODES", help="A candidates file; - is stdin.")],
     out: Out = None,
     references: References = None,
 ) -> None:

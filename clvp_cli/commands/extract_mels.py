@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 @command(app, "extract-mels", {"model": MODEL["model"]}, CONFIG, STRICT)
 def extract_mels(
     run: Run,
-    audio: Annotated[list[str], typer.Argument(help="wav, flac, ogg, mp3; - is stdin.")],
+    audio: Annotated[list[str], typer.Argument(metavar="AUDIO", help="wav, flac, ogg, mp3; - is stdin.")],
     out: Out = None,
-    seconds: Annotated[float | None, typer.Option("--seconds", min=0.05, help="Pad or cut to so many (6).")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", metavar="X", min=0.05, help="Pad or cut to so many (6).")
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="The whole file, neither padded nor cut.")] = False,
 ) -> None:
     """Turn audio into the log-mel arrays (80, frames) that the model hears.

@@ -49,16 +49,19 @@ def generate(
     text: Text = None,
     text_file: TextFile = None,
     references: References = None,
-    keep: Annotated[int, typer.Option("-k", "--keep", help="Keep the best K.")] = 1,
+    keep: Annotated[int, typer.Option("-k", "--keep", metavar="K", help="Keep the best K.")] = 1,
     out: Out = None,
     save_candidates: Annotated[
-        str | None, typer.Option("--save-candidates", help="Write all N candidates too.", show_default=False)
+        str | None,
+        typer.Option("--save-candidates", metavar="OUT", help="Write all N candidates too.", show_default=False),
     ] = None,
     latents: Annotated[
-        str | None, typer.Option("--latents", help="Write the winner's decoder latents (.npz).", show_default=False)
+        str | None,
+        typer.Option("--latents", metavar="OUT", help="Write the winner's decoder latents (.npz).", show_default=False),
     ] = None,
     wav: Annotated[
-        str | None, typer.Option("--wav", help="Write the winner as audio, with a codec.", show_default=False)
+        str | None,
+        typer.Option("--wav", metavar="OUT", help="Write the winner as audio, with a codec.", show_default=False),
     ] = None,
     resume: Resume = False,
 ) -> None:

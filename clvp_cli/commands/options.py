@@ -30,7 +30,11 @@ class Flag(NamedTuple):
     setting: str | None = None
 
 
+METAVARS = {str: "NAME", int: "N", float: "X"}
+
+
 def _flag(kind: Any, *names: str, help: str, setting: str | None = None, **more: Any) -> Flag:
+    more.setdefault("metavar", METAVARS[kind])
     return Flag(Annotated[kind | None, typer.Option(*names, help=help, show_default=False, **more)], setting)
 
 
@@ -50,13 +54,23 @@ CONFIG: Group = {
         Annotated[
             list[str] | None,
             typer.Option(
-                "-c", "--config", help="A YAML file, or a shipped one by name (hf, tortoise, fast, …). Repeatable."
+                "-c",
+                "--config",
+                metavar="CONFIG",
+                help="A YAML file, or a shipped one by name (hf, tortoise, fast, …). Repeatable.",
             ),
         ]
     ),
 }
 MODEL: Group = {
-    "model": _flag(str, "-m", "--model", help="mini, a directory, or a hub id in the local cache.", setting="model"),
+    "model": _flag(
+        str,
+        "-m",
+        "--model",
+        help="mini, a directory, or a hub id in the local cache.",
+        metavar="MODEL",
+        setting="model",
+    ),
     "device": _flag(str, "--device", help="auto | cpu | cuda | mps", setting="device"),
     "dtype": _flag(str, "--dtype", help="auto | float32 | bfloat16 | float16", setting="dtype"),
     "batch_size": _flag(int, "--batch-size", help="Rows at once: memory only, never the result.", setting="batch_size"),
@@ -67,7 +81,9 @@ NORMALIZER: Group = {
 }
 SAMPLING: Group = {
     "n": _flag(int, "-n", "--candidates", help="Candidates of each text (16).", setting="sampling.n"),
-    "temperature": _flag(float, "--temperature", help="0.8", setting="sampling.temperature"),
+    "temperature": _flag(
+        float, "--temperature", help="Below 1 keeps to what is probable (0.8).", setting="sampling.temperature"
+    ),
     "top_p": _flag(float, "--top-p", help="Nucleus mass; 1 is off (0.8).", setting="sampling.top_p"),
     "top_k": _flag(int, "--top-k", help="Codes kept; 0 is off (50).", setting="sampling.top_k"),
     "typical_p": _flag(float, "--typical-p", help="Typical sampling mass; 1 is off.", setting="sampling.typical_p"),
@@ -86,24 +102,40 @@ SAMPLING: Group = {
     ),
 }
 SCORING: Group = {
-    "pad": _flag(str, "--pad", help="own | batch | N: length candidates are judged at.", setting="scoring.pad"),
+    "pad": _flag(
+        str, "--pad", help="Length candidates are judged at: own | batch | N.", metavar="LENGTH", setting="scoring.pad"
+    ),
     "rank_by": _flag(
-        str, "--rank-by", help="Signals to rank by, as clvp or alignment+0.2*clvp.", setting="scoring.rank_by"
+        str,
+        "--rank-by",
+        help="What the order follows: clvp, or a sum as alignment+0.2*clvp.",
+        metavar="SUM",
+        setting="scoring.rank_by",
     ),
 }
 
-Text = Annotated[str | None, typer.Option("-t", "--text", help="The text.", show_default=False)]
+Text = Annotated[str | None, typer.Option("-t", "--text", metavar="TEXT", help="The text.", show_default=False)]
 TextFile = Annotated[
     str | None,
-    typer.Option("-f", "--text-file", help="One text a line from a file; - is stdin.", show_default=False),
+    typer.Option(
+        "-f", "--text-file", metavar="FILE", help="One text a line from a file; - is stdin.", show_default=False
+    ),
 ]
 References = Annotated[
     list[str] | None,
-    typer.Option("-r", "--ref", help="A reference clip, or a saved voice (.npz). Repeatable.", show_default=False),
+    typer.Option(
+        "-r",
+        "--ref",
+        metavar="VOICE",
+        help="A reference clip, or a saved voice (.npz). Repeatable.",
+        show_default=False,
+    ),
 ]
-Out = Annotated[str | None, typer.Option("-o", "--out", help="Where to write; - is stdout.", show_default=False)]
+Out = Annotated[
+    str | None, typer.Option("-o", "--out", metavar="OUT", help="Where to write; - is stdout.", show_default=False)
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted run left in OUT.jsonl.part.")]
-Keep = Annotated[int | None, typer.Option("-k", "--keep", help="Keep the best K.", show_default=False)]
+Keep = Annotated[int | None, typer.Option("-k", "--keep", metavar="K", help="Keep the best K.", show_default=False)]
 
 
 @dataclass(frozen=True)
@@ -165,7 +197,8 @@ def command(
         entry.__name__, entry.__doc__ = function.__name__, function.__doc__
         entry.__signature__ = inspect.Signature(parameters)
         entry.__annotations__ = {p.name: p.annotation for p in parameters}
-        app.command(name, **more)(entry)
+        summary = inspect.cleandoc(function.__doc__ or "").partition("\n")[0]
+        app.command(name, short_help=summary, **more)(entry)  # whole: Typer would cut it
         return function
 
     return add

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
+
+CODES_SHOWN = 8  # of a candidate, in a table: enough to tell candidates apart
 
 
 class Tick(Protocol):
@@ -33,6 +35,7 @@ class Output:
     table: bool = False
     quiet: bool = False
     verbose: bool = False
+    _bars: list[Callable[[], None]] = field(default_factory=list)  # how to take down what is drawn on stderr
 
     def configure_logging(self, stream: TextIO) -> None:
         """Send the package's notices to `stream` (stderr)."""
@@ -85,6 +88,8 @@ class Output:
                 if not (heard or file is not None or to_the_end):
                     break
         if table:
+            for take_down in self._bars:
+                take_down()
             self._table(table, columns)
         return total, failed
 
@@ -100,8 +105,8 @@ class Output:
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Tick | None]:
-        """A bar on stderr while work goes on, at a terminal only."""
-        if self.quiet or not sys.stderr.isatty():
+        """A bar on stderr while work goes on, at a terminal only, and not where records would run into it."""
+        if self.quiet or not sys.stderr.isatty() or (sys.stdout.isatty() and not self.table_wanted()):
             yield None
             return
         from rich.console import Console
@@ -111,6 +116,7 @@ class Output:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(label, total=total)
+            self._bars.append(bar.stop)
 
             def tick(done: int, codes: int) -> None:
                 nonlocal seen
@@ -134,9 +140,11 @@ def _cell(record: Mapping[str, Any], name: str) -> str:
     value: Any = record
     for key in name.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
+    if isinstance(value, bool):
+        return str(value).lower()  # as JSON and YAML have it
     if isinstance(value, float):
-        return f"{value:.4f}"
+        return f"{value:g}" if name == "value" else f"{value:.4f}"
     if isinstance(value, list):
-        text = " ".join(str(item) for item in value[:24])
-        return f"{text} …" if len(value) > 24 else text
+        most = CODES_SHOWN if name == "codes" else len(value)
+        return " ".join([*map(str, value[:most]), *(["…"] if len(value) > most else [])])
     return "" if value is None else str(value)

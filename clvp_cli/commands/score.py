@@ -26,11 +26,13 @@ COLUMNS = (
 @command(app, "score", MODEL, SCORING, NORMALIZER, CONFIG, STRICT)
 def score(
     run: Run,
-    candidates: Annotated[list[str], typer.Argument(help=".npy .npz .jsonl .txt, audio with a codec; - is stdin.")],
+    candidates: Annotated[
+        list[str], typer.Argument(metavar="CANDIDATES", help=".npy .npz .jsonl .txt, audio with a codec; - is stdin.")
+    ],
     text: Text = None,
     text_file: TextFile = None,
     keep: Keep = None,
-    order: Annotated[str, typer.Option("--order", help="score (best first) | input")] = "score",
+    order: Annotated[str, typer.Option("--order", metavar="ORDER", help="score (best first) | input")] = "score",
     out: Out = None,
 ) -> None:
     """Judge candidates against their text, best first.

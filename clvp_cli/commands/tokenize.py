@@ -24,7 +24,9 @@ VOCABULARY = {"model": MODEL["model"]}
 @command(app, "tokenize", VOCABULARY, CONFIG, NORMALIZER)
 def tokenize(
     run: Run,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; blanks at their ends are kept.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT", help="Texts; blanks at their ends are kept.")
+    ] = None,
     text_file: TextFile = None,
     decode: Annotated[bool, typer.Option("--decode", help="Read ids, one list a line, and print their text.")] = False,
     out: Out = None,

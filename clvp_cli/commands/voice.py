@@ -15,7 +15,9 @@ from .program import app
 @command(app, "voice", MODEL, SEED, CONFIG)
 def voice(
     run: Run,
-    audio: Annotated[list[str] | None, typer.Argument(help="Reference clips, or saved voices.")] = None,
+    audio: Annotated[
+        list[str] | None, typer.Argument(metavar="AUDIO", help="Reference clips, or saved voices.")
+    ] = None,
     out: Out = None,
     random: Annotated[
         bool, typer.Option("--random", help="A voice from noise, where the model has such a part.")
