@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,15 +20,18 @@ COLUMNS = ("task", "steps", "best", "model")
 @command(app, "train")
 def train(
     run: Run,
-    task: Annotated[Task, typer.Argument(help="codec | decoder | clvp (the contrastive pair) | alignment (its CTC head)")],
+    task: Annotated[
+        Task, typer.Argument(help="codec | decoder | clvp (the contrastive pair) | alignment (its CTC head)")
+    ],
     config: Annotated[
-        Optional[Path], typer.Option("-c", "--config", help="A YAML file: data, sizes, steps; see configs/mini/.")
+        Path | None, typer.Option("-c", "--config", help="A YAML file: data, sizes, steps; see configs/mini/.")
     ] = None,
     out: Annotated[
-        Optional[Path], typer.Option("-o", "--out", help="The run's directory (runs/TASK); its model/ is the result.")
+        Path | None, typer.Option("-o", "--out", help="The run's directory (runs/TASK); its model/ is the result.")
     ] = None,
     model: Annotated[
-        Optional[Path], typer.Option("-m", "--model", help="A model directory to start from; parts it lacks are made new.")
+        Path | None,
+        typer.Option("-m", "--model", help="A model directory to start from; parts it lacks are made new."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in OUT.")] = False,
 ) -> None:

@@ -17,12 +17,18 @@ from ..model.alignment import AlignmentHead
 from ..model.clvp import unit
 from ..model.encoder import Encoder
 from . import losses
-from .alignment import CodedClips, Codes, Spoken, scramble, speech_encoder, spoken, written
+from .alignment import EMBEDDING_NORM, CodedClips, Codes, Spoken, scramble, speech_encoder, spoken, written
 from .negatives import damage
 from .workshop import Workshop
 
 SHORTEST = 8  # codes of a clip that is worth damaging
 SCALE_LIMIT = 4.6052  # exp of it is 100: beyond that the loss only sharpens
+
+
+def widen(table: Tensor) -> None:
+    """Give a new table's rows the norm that new code vectors have."""
+    with torch.no_grad():
+        table.mul_(EMBEDDING_NORM / table.norm(dim=1).mean())
 
 
 class PairTask:
@@ -33,6 +39,8 @@ class PairTask:
         self.data = CodedClips(workshop)
         self.model_config = workshop.model_config
         self.text = workshop.part("text", lambda: Encoder(self.model_config.text_config))
+        if not workshop.has_part("text"):
+            widen(self.text.token_embedding.weight)
         self.speech = speech_encoder(workshop)
         self.speech.requires_grad_(not self.settings.freeze)
         self.scale = nn.Parameter(torch.tensor(workshop.scale, device=workshop.device))

@@ -112,16 +112,19 @@ class ArrayCache:
         self.dtype, self.width = np.dtype(dtype), width
         self.places: dict[str, tuple[int, int]] = {}
         if self.index.is_file():
-            for line in self.index.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):
-                    entry = json.loads(line)
-                    self.places[entry["key"]] = (entry["start"], entry["rows"])
+            whole, end, torn = self.index.read_bytes().rpartition(b"\n")
+            if torn:  # a run that was killed in the middle of a line
+                with self.index.open("r+b") as file:
+                    file.truncate(len(whole + end))
+            for line in whole.splitlines():
+                entry = json.loads(line)
+                self.places[entry["key"]] = (entry["start"], entry["rows"])
         self._map: NDArray[Any] | None = None
 
     def fill(
         self, keys: Sequence[str], make: Callable[[str], NDArray[Any] | None], note: Callable[[int, int], None]
     ) -> None:
-        """Compute what is missing. `make` gives (rows, width), or None to leave a key out; `note` hears how far it is."""
+        """Compute what is missing. `make` gives (rows, width), or None to leave a key out; `note` hears how far."""
         missing = [key for key in dict.fromkeys(keys) if key not in self.places]
         if not missing:
             return

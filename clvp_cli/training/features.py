@@ -39,7 +39,7 @@ class Features:
 
     def __init__(self, directory: Path, note: Note) -> None:
         self.directory, self.note = directory, note
-        self.norms = np.asarray(published_mel_norms(), dtype=np.float32)
+        self.norms = np.array(published_mel_norms(), dtype=np.float32)  # a copy: the published ones are read only
         self.mels = ArrayCache(directory, "mels", "float16", len(self.norms))
         self._codes: ArrayCache | None = None
 

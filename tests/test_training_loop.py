@@ -1,0 +1,173 @@
+"""Runs of every task on tiny data: they learn, resume exactly, survive a kill, and end in a model directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_runs import read_log, write_config, write_corpus
+
+from clvp_cli.checkpoints.load import open_checkpoint
+from clvp_cli.errors import CheckpointError, OutputError, UsageError
+from clvp_cli.training.train import train
+
+PARTS = {"alignment": ("speech",), "clvp": ("text", "speech"), "decoder": ("conditioning", "decoder")}
+
+
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("codes"))
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("sounds"), audio=True)
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory, sounds: Path) -> Path:
+    directory = tmp_path_factory.mktemp("codec")
+    config = write_config(directory / "codec.yaml", sounds, loop={"batch_frames": 600})
+    return Path(train("codec", config, directory / "run")["model"])
+
+
+def mean_loss(rows: list[dict[str, Any]]) -> float:
+    return sum(row["loss"] for row in rows) / len(rows)
+
+
+@pytest.mark.parametrize("task", ["alignment", "clvp"])
+def test_training_on_codes_lowers_the_loss(task: Any, codes: Path, tmp_path: Path) -> None:
+    """A manifest of codes alone is enough, and the result is a model directory with the parts that were trained."""
+    config = write_config(tmp_path / "c.yaml", codes, loop={"steps": 40, "evaluate_every": 20})
+    done = train(task, config, tmp_path / "run")
+    rows = [row for row in read_log(tmp_path / "run") if "loss" in row]
+    assert mean_loss(rows[-8:]) < 0.9 * mean_loss(rows[:8])
+    checkpoint = open_checkpoint(Path(done["model"]))
+    assert checkpoint.parts == PARTS[task]
+    assert ("alignment" in checkpoint.extras) == (task == "alignment")
+
+
+def test_the_codec_learns_and_is_saved_alone(codec: Path, sounds: Path, tmp_path: Path) -> None:
+    """A codec from nothing ends in a directory that later runs take codes from."""
+    rows = [row for row in read_log(codec.parent) if "loss" in row]
+    assert mean_loss(rows[-3:]) < mean_loss(rows[:3])
+    assert (codec / "codec" / "model.safetensors").is_file()
+    again = train("codec", write_config(tmp_path / "c.yaml", sounds), tmp_path / "run", model=codec)
+    assert Path(again["model"], "codec", "config.json").is_file()
+
+
+def test_the_decoder_learns_from_audio_through_the_codec(codec: Path, sounds: Path, tmp_path: Path) -> None:
+    """Clips become codes once, voices are other clips of the speaker, and the codec stays beside the result."""
+    config = write_config(tmp_path / "c.yaml", sounds, loop={"steps": 30, "evaluate_every": 15})
+    done = train("decoder", config, tmp_path / "run", model=codec)
+    rows = [row for row in read_log(tmp_path / "run") if "loss" in row]
+    assert mean_loss(rows[-5:]) < 0.9 * mean_loss(rows[:5])
+    checkpoint = open_checkpoint(Path(done["model"]))
+    assert checkpoint.parts == PARTS["decoder"]
+    assert "codec" in checkpoint.extras
+
+
+def test_a_chain_of_runs_ends_in_a_whole_model(codec: Path, sounds: Path, tmp_path: Path) -> None:
+    """codec → alignment → clvp → decoder: each starts from the last one's model and leaves the other parts alone."""
+    model, states = codec, {}
+    for task in ("alignment", "clvp", "decoder"):
+        config = write_config(tmp_path / f"{task}.yaml", sounds, loop={"steps": 2, "evaluate_every": 2})
+        model = Path(train(task, config, tmp_path / task, model=model)["model"])
+        states[task] = open_checkpoint(model).state()
+    checkpoint = open_checkpoint(model)
+    assert checkpoint.parts == ("conditioning", "decoder", "text", "speech")
+    assert set(checkpoint.extras) == {"codec", "alignment"}
+    kept = [name for name in states["clvp"] if name.startswith(("text_", "speech_encoder"))]
+    assert kept
+    assert all(torch.equal(states["clvp"][name], states["decoder"][name]) for name in kept)
+
+
+@pytest.mark.parametrize("task", ["alignment", "clvp", "codec", "decoder"])
+def test_a_resumed_run_repeats_the_curve_exactly(
+    task: Any, codes: Path, sounds: Path, codec: Path, tmp_path: Path
+) -> None:
+    """Cut after 6 of 12 steps and resumed: the log is that of an uninterrupted run, figure by figure."""
+    heard = task in ("codec", "decoder")
+    model = codec if task == "decoder" else None
+    manifest = sounds if heard else codes
+    config = write_config(tmp_path / "c.yaml", manifest)
+    train(task, config, tmp_path / "whole", model=model)
+    with pytest.raises(InterruptedError):
+        train(task, config, tmp_path / "cut", model=model, report=stop_at(8))
+    train(task, config, tmp_path / "cut", resume=True, model=model)
+    assert read_log(tmp_path / "cut") == read_log(tmp_path / "whole")
+
+
+def stop_at(step: int) -> Any:
+    """A report that breaks the run off."""
+
+    def report(row: Any) -> None:
+        if row["step"] == step and "loss" in row:
+            raise InterruptedError
+
+    return report
+
+
+def test_a_killed_run_leaves_a_state_that_resumes(codes: Path, tmp_path: Path) -> None:
+    """SIGKILL at any moment: what is on disk is whole, and the run goes on to its end."""
+    config = write_config(tmp_path / "c.yaml", codes, loop={"steps": 100000, "save_every": 2, "evaluate_every": 5})
+    script = "import sys; from pathlib import Path; from clvp_cli.training.train import train; "
+    script += "train('clvp', Path(sys.argv[1]), Path(sys.argv[2]))"
+    run = subprocess.Popen([sys.executable, "-c", script, str(config), str(tmp_path / "run")], env={**os.environ})
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "model").is_dir() and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    steps = state["progress"]["step"]
+    assert steps >= 2
+    open_checkpoint(tmp_path / "run" / "model")
+    config = write_config(tmp_path / "c.yaml", codes, loop={"steps": steps + 2, "save_every": 2})
+    assert train("clvp", config, tmp_path / "run", resume=True)["steps"] == steps + 2
+
+
+def test_early_stopping_keeps_the_best(codes: Path, tmp_path: Path) -> None:
+    """Without a better held-out loss for `patience` evaluations a run ends, its best model kept."""
+    loop = {"steps": 60, "evaluate_every": 2, "patience": 2}
+    config = write_config(tmp_path / "c.yaml", codes, loop=loop, optim={"learning_rate": 0.3, "warmup": 0})
+    done = train("clvp", config, tmp_path / "run")
+    held_out = [row["held_out_loss"] for row in read_log(tmp_path / "run") if "held_out_loss" in row]
+    assert done["steps"] < 60
+    assert done["best"] == pytest.approx(min(held_out), abs=1e-4)
+
+
+def test_an_earlier_run_is_not_overwritten(codes: Path, tmp_path: Path) -> None:
+    """Without --resume a directory with a run in it is refused; with a damaged state it is named."""
+    config = write_config(tmp_path / "c.yaml", codes, loop={"steps": 1})
+    train("clvp", config, tmp_path / "run")
+    with pytest.raises(OutputError, match="a run is there already"):
+        train("clvp", config, tmp_path / "run")
+    state = tmp_path / "run" / "state.pt"
+    state.write_bytes(state.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="cannot be resumed"):
+        train("clvp", config, tmp_path / "run", resume=True)
+
+
+def test_an_unknown_task_is_named(tmp_path: Path) -> None:
+    """The tasks there are, in the hint."""
+    with pytest.raises(UsageError) as caught:
+        train("vocoder", tmp_path / "c.yaml", tmp_path)  # type: ignore[arg-type]
+    assert "alignment" in (caught.value.hint or "")
+
+
+def test_the_loss_plot_is_a_picture(codes: Path, tmp_path: Path) -> None:
+    """Where matplotlib is installed, a run ends with loss.png."""
+    pytest.importorskip("matplotlib")
+    config = write_config(tmp_path / "c.yaml", codes, loop={"steps": 4, "evaluate_every": 2, "plot": True})
+    train("clvp", config, tmp_path / "run")
+    assert (tmp_path / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])["step"] == 1
