@@ -6,11 +6,23 @@ import os
 import sys
 from typing import NoReturn
 
-from .commands import bench, codec, config, extract_mels, generate, generate_candidates, model, score, tokenize, voice
+from .commands import (
+    bench,
+    codec,
+    config,
+    extract_mels,
+    generate,
+    generate_candidates,
+    model,
+    score,
+    tokenize,
+    train,
+    voice,
+)
 from .commands.edge import DEBUG, INTERRUPTED, complain
 from .commands.program import app
 
-COMMANDS = (tokenize, extract_mels, generate_candidates, score, generate, voice, codec, model, config, bench)
+COMMANDS = (tokenize, extract_mels, generate_candidates, score, generate, voice, codec, model, config, train, bench)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
