@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import read_log, write_config, write_corpus
+from training_runs import SIZES, read_log, write_config, write_corpus
 
 from clvp_cli.checkpoints.load import open_checkpoint
 from clvp_cli.errors import CheckpointError, OutputError, UsageError
@@ -171,3 +171,17 @@ def test_the_loss_plot_is_a_picture(codes: Path, tmp_path: Path) -> None:
     train("clvp", config, tmp_path / "run")
     assert (tmp_path / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])["step"] == 1
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_the_decoders_voice_and_prefix_are_the_models_own(blocks: int) -> None:
+    """What training computes more cheaply, or with pads in it, is what the network computes for a row alone."""
+    from clvp_cli.config import ClvpConfig
+    from clvp_cli.model.conditioning import ConditioningEncoder
+    from clvp_cli.training.decoder import voice_vectors
+
+    sizes = {**SIZES, "decoder_config": {**SIZES["decoder_config"], "num_mel_attn_blocks": blocks}}
+    config = ClvpConfig.from_dict({name: size for name, size in sizes.items() if name not in ("codec", "alignment")})
+    conditioning = ConditioningEncoder(config).eval()
+    mels = torch.randn(3, 80, 20)
+    assert torch.allclose(voice_vectors(conditioning, mels), conditioning.voice(mels), atol=1e-5)

@@ -71,18 +71,25 @@ class DecoderTask:
         ids = nn.utils.rnn.pad_sequence(texts, batch_first=True).to(self.workshop.device)
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(self.workshop.device)
         text, text_mask = self.conditioning.text(ids, mask)
-        chosen = [self._voice_of(place, rng) for place in places]
+        chosen = self._voices_of(places, rng)
         unique = sorted(set(chosen))
         mels = np.stack([self.workshop.features.voice(self.data.clips[i], self.settings.voice_frames) for i in unique])
-        voices = self.conditioning.voice(torch.from_numpy(mels).to(self.workshop.device))
+        voices = voice_vectors(self.conditioning, torch.from_numpy(mels).to(self.workshop.device))
         voice = voices[torch.tensor([unique.index(i) for i in chosen], device=voices.device)].unsqueeze(1)
         kept = torch.cat((torch.ones_like(text_mask[:, :1]), text_mask), dim=1)
         return torch.cat((voice.to(text.dtype), text), dim=1), kept
 
-    def _voice_of(self, place: int, rng: np.random.Generator) -> int:
-        others = self.partners[place]
-        pick = others[int(rng.integers(len(others)))]
-        return pick if rng.random() < self.settings.other_clip or place not in others else place
+    def _voices_of(self, places: Sequence[int], rng: np.random.Generator) -> list[int]:
+        """The place of a voice for each clip: one clip of its speaker for all of a speaker's clips in the batch, since
+        a voice is many more frames than its text is ids; now and then the clip itself."""
+        shared: dict[str, int] = {}
+        chosen = []
+        for place in places:
+            others = self.partners[place]
+            own = place in others and rng.random() >= self.settings.other_clip
+            pick = others[int(rng.integers(len(others)))]
+            chosen.append(place if own else shared.setdefault(self.data.clips[place].speaker, pick))
+        return chosen
 
     def _teacher_forced(self, prefix: Tensor, kept: Tensor, codes: Tensor) -> Tensor:
         """As CodeDecoder.teacher_forced, with the pads between a short text and its codes hidden: a row is as alone."""
@@ -113,3 +120,19 @@ class DecoderTask:
     def export(self, path: Path) -> None:
         """The model with this decoder."""
         self.workshop.save(path, {"conditioning": self.conditioning, "decoder": self.decoder}, {})
+
+
+def voice_vectors(conditioning: ConditioningEncoder, mels: Tensor) -> Tensor:
+    """ConditioningEncoder.voice (B, 80, F) → (B, D), the last block for frame 0 alone: no other frame is read there."""
+    dropout = conditioning.decoder_config.attention_dropout if conditioning.training else 0.0
+    x = conditioning.mel_conv(mels)  # (B, D, F)
+    blocks = list(zip(conditioning.group_norms, conditioning.mel_attn_blocks, strict=True))
+    for norm, block in blocks[:-1]:
+        x = x + block(norm(x).transpose(1, 2), MaskedAttend(dropout=dropout)).transpose(1, 2)
+    norm, last = blocks[-1]
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return MaskedAttend(dropout=dropout)(q[:, :, :1], k, v)
+
+    out: Tensor = x[:, :, 0] + last(norm(x).transpose(1, 2), attend)[:, 0]
+    return out
