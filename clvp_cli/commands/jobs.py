@@ -42,7 +42,8 @@ class Job:
             )
         self._found = self._read() if self.part.exists() else []
         self._check()
-        counts = Counter(record["line"] for record in self._found if "error" not in record)
+        made = {(record["line"], record.get("index")) for record in self._found if "error" not in record}
+        counts = Counter(line for line, _ in made)
         self.done = {line for line, count in counts.items() if count >= each and line != HEAD}
         self._appender = JsonlAppender(self.part, key="line")
 
