@@ -163,3 +163,12 @@ def test_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KeyboardInterrupt):
         save_directory(tmp_path / "m", CONFIG, STATE)
     assert not list(tmp_path.iterdir())
+
+
+def test_generation_settings_name_the_decoders_own_ids(tmp_path: Path) -> None:
+    """generation_config.json starts and stops where the decoder does, whatever its vocabulary."""
+    save_directory(tmp_path / "m", CONFIG, STATE)
+    saved = json.loads((tmp_path / "m" / "generation_config.json").read_text(encoding="utf-8"))
+    decoder = CONFIG.decoder_config
+    assert (saved["bos_token_id"], saved["eos_token_id"]) == (decoder.bos_token_id, decoder.eos_token_id)
+    assert (saved["do_sample"], saved["max_new_tokens"]) == (True, 256)

@@ -73,7 +73,7 @@ def random_directory(
     main = Weights(sizes.to_json_string(), infos, lambda name: draw(name, shapes[name], sizes, seed))
     with replacing(path, force) as directory:
         write_model(directory, sizes, main, dtype, max_shard_bytes)
-        write_companions(directory, None, {})
+        write_companions(directory, sizes, None, {})
 
 
 def draw(name: str, shape: tuple[int, ...], config: ClvpConfig, seed: int) -> Tensor:

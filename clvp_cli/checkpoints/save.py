@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_SHARD_BYTES = 5_000_000_000  # the published default
-GENERATION = {"bos_token_id": 8192, "eos_token_id": 8193, "do_sample": True, "max_new_tokens": 256}
+GENERATION = {"do_sample": True, "max_new_tokens": 256}  # the published settings, less the decoder's own two ids
 TOKENIZER = {
     "tokenizer_class": "ClvpTokenizer",
     "processor_class": "ClvpProcessor",
@@ -92,7 +92,7 @@ def save_directory(
         for name, side in sides.items():
             (directory / name).mkdir()
             write_weights(directory / name, side, dtype, max_shard_bytes)
-        write_companions(directory, companions, texts)
+        write_companions(directory, config, companions, texts)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path, **options: Any) -> None:
@@ -134,7 +134,7 @@ def write_weights(directory: Path, weights: Weights, dtype: str | None, max_shar
     write_sharded(directory, cast_infos(weights.infos, dtype), weights.produce, max_shard_bytes)
 
 
-def write_companions(directory: Path, source: Path | None, texts: Mapping[str, str]) -> None:
+def write_companions(directory: Path, config: ClvpConfig, source: Path | None, texts: Mapping[str, str]) -> None:
     """Write the files beside the weights: as given, else as `source` has them, else the published ones."""
     for name in COMPANIONS:
         if name in texts:
@@ -142,18 +142,21 @@ def write_companions(directory: Path, source: Path | None, texts: Mapping[str, s
         elif source is not None and (source / name).is_file():
             shutil.copyfile(source / name, directory / name)
         else:
-            (directory / name).write_text(published_companion(name), encoding="utf-8")
+            (directory / name).write_text(published_companion(name, config), encoding="utf-8")
 
 
-def published_companion(name: str) -> str:
-    """The published content of one of `COMPANIONS`."""
+def published_companion(name: str, config: ClvpConfig) -> str:
+    """The published content of one of `COMPANIONS`, for a model of that configuration."""
     if name in ("vocab.json", "merges.txt"):
         return (resources.files("clvp_cli.assets") / name).read_text(encoding="utf-8")
     if name == "preprocessor_config.json":
         from ..audio.mel import published_mel_norms
 
         return json_text({**PREPROCESSOR, "mel_norms": [float(norm) for norm in published_mel_norms()]})
-    return json_text(GENERATION if name == "generation_config.json" else TOKENIZER)
+    if name == "tokenizer_config.json":
+        return json_text(TOKENIZER)
+    decoder = config.decoder_config
+    return json_text({**GENERATION, "bos_token_id": decoder.bos_token_id, "eos_token_id": decoder.eos_token_id})
 
 
 def infos_of(state: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
