@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import socket
 import subprocess
@@ -202,7 +203,8 @@ def test_random_sizes_that_are_not_known_are_a_wrong_usage(clvp: Clvp, tmp_path:
 def served(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A hub that has the small model, and an empty cache."""
     library = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
-    monkeypatch.setattr(library.constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    constants = importlib.import_module("huggingface_hub.constants")  # no attribute until somebody imports it
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     with serve({"someone/small": small}) as hub:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import logging
 import os
@@ -324,7 +325,8 @@ def test_nothing_global_stays_changed(hub: Hub, library: ModuleType) -> None:
 
     def state() -> tuple[object, ...]:
         level = logging.getLogger("huggingface_hub").level
-        return level, library.utils.are_progress_bars_disabled(), library.constants.DOWNLOAD_CHUNK_SIZE
+        constants = importlib.import_module("huggingface_hub.constants")  # no attribute until somebody imports it
+        return level, library.utils.are_progress_bars_disabled(), constants.DOWNLOAD_CHUNK_SIZE
 
     before = state()
     fetch_model(ID)
