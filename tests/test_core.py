@@ -43,6 +43,13 @@ def test_the_window_is_the_models_unless_a_setting_says_otherwise(tmp_path, seco
     assert core(tmp_path, **{"voice.seconds": seconds}).mel_config.default_audio_length == expected
 
 
+@pytest.mark.parametrize("profile", ["hf", "tortoise"])
+def test_the_compatibility_profiles_run_in_float32(profile):
+    """What is compared with another system to the code is computed in its precision, whatever the machine offers."""
+    assert load_settings([profile]).settings.dtype == "float32"
+    assert load_settings([profile], {"dtype": "bfloat16"}).settings.dtype == "bfloat16"
+
+
 def test_a_model_named_by_its_weights_file_has_the_files_beside_it(tmp_path):
     """-m DIR/model.safetensors reads the tokenizer and the preprocessor of DIR."""
     ClvpFeatureExtractor(mel_norms=np.full(80, 2.0)).save_pretrained(tmp_path)
