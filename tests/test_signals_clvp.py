@@ -9,7 +9,7 @@ import pytest
 import torch
 from golden_files import hf_directory, tensors, tortoise_directory
 
-from clvp_cli.errors import CandidateError
+from clvp_cli.errors import CandidateError, ConfigError
 from clvp_cli.generation.engine import Prompt, generate
 from clvp_cli.model.clvp import unit
 from clvp_cli.model.conditioning import join_prefix
@@ -17,7 +17,7 @@ from clvp_cli.pipeline import Clvp
 from clvp_cli.records import Candidate, split_codes
 from clvp_cli.settings import SamplingSettings, ScoringSettings, Settings
 from clvp_cli.signals import judge
-from clvp_cli.signals.speech import buckets
+from clvp_cli.signals.speech import SpeechReader, buckets
 
 HF = SamplingSettings(
     greedy=True,
@@ -161,3 +161,11 @@ def test_a_stop_written_in_the_text_draws_the_closing_stop_to_it(hf):
     with torch.no_grad():
         published = unit(clvp.core.text_encoder.embed(torch.tensor([[5, 9, 0, 0, 6]])))[0]
     torch.testing.assert_close(clvp.core.clvp.text_vector(ids), published)
+
+
+def test_fixing_codes_outside_the_speech_vocabulary_are_named(hf):
+    """A configuration whose fixing codes the speech encoder does not have is an error that says so."""
+    config = dataclasses.replace(load(hf).core.config.decoder_config, decoder_fixing_codes=[83, 45, 45, 248])
+    reader = SpeechReader(load(hf).core.speech_encoder, config)
+    with pytest.raises(ConfigError, match="decoder_fixing_codes"):
+        reader.codes(Candidate(np.array([1, 2, 3]), True, 0))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config import ClvpDecoderConfig
-from ..errors import CandidateError
+from ..errors import CandidateError, ConfigError
 from ..model.clvp import fix_speech_codes
 from ..model.encoder import Encoder
 from ..records import Candidate
@@ -55,7 +55,8 @@ class SpeechReader:
     def codes(self, candidate: Candidate, length: int | None = None) -> NDArray[np.int64]:
         """What the encoder reads of a candidate: (T,) its codes, one stop if it stopped, stops up to `length`, fixed.
 
-        Raises CandidateError for a candidate without codes, or with one outside the speech vocabulary.
+        Raises CandidateError for a candidate without codes, or with one outside the speech vocabulary; ConfigError
+        where the codes that fix its end are outside it.
         """
         vocab = self.speech.config.vocab_size
         where = f"{candidate.source or 'candidate'} row {candidate.index}"
@@ -72,7 +73,13 @@ class SpeechReader:
             return candidate.codes
         stop = self.decoder_config.eos_token_id
         codes = np.append(candidate.codes, np.full(closing, stop, dtype=np.int64))
-        fixed = fix_speech_codes(torch.from_numpy(codes[None]), stop, self.decoder_config.decoder_fixing_codes)
+        fixing = self.decoder_config.decoder_fixing_codes
+        if not all(0 <= code < vocab for code in fixing):
+            raise ConfigError(
+                f"decoder_fixing_codes {list(fixing)}: the speech encoder knows 0 … {vocab - 1} alone",
+                "correct decoder_fixing_codes in the model's config.json: four codes of its own silence",
+            )
+        fixed = fix_speech_codes(torch.from_numpy(codes[None]), stop, fixing)
         return np.asarray(fixed[0].numpy())
 
     def _length(self, candidates: Sequence[Candidate]) -> int | None:
