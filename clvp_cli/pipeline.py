@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .core import Core, log, model_path
-from .errors import UsageError
+from .errors import CheckpointError, ConfigError, UsageError
 from .ranking import rank
 from .records import Candidate, Ranked, Scored
 from .settings import Settings, load_settings
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Voice = NDArray[np.float32]  # (D,) conditioning vector
 Progress = Callable[[int, int], None]
 
+NAN_HINT = "the weights may be damaged, or too large for half precision: try --dtype float32"
 MAX_SPEECH = 60.0  # seconds of audio that a candidate may be: thrice the longest that a decoder makes
 
 
@@ -78,6 +79,11 @@ class Clvp:
         core, windows = self.core, self.settings.voice.windows
         made = voice_mels([reference], mel_norms=core.mel_norms, windows=windows, config=core.mel_config)
         mels = torch.from_numpy(made)
+        bands = core.config.decoder_config.feature_size
+        if mels.shape[1] != bands:
+            raise ConfigError(
+                f"{core.path}: its preprocessor makes {mels.shape[1]} mel bands, its decoder hears {bands}"
+            )
         with torch.inference_mode():
             vectors: NDArray[np.float32] = self.core.conditioning.voice(self._send(mels)).float().cpu().numpy()
         return vectors
@@ -97,7 +103,10 @@ class Clvp:
     def candidates(
         self, texts: Sequence[str], voice: Voice, *, progress: Progress | None = None
     ) -> Iterator[tuple[int, Candidate]]:
-        """Yield (text number, candidate) as each of the settings' n candidates of each text ends."""
+        """Yield (text number, candidate) as each of the settings' n candidates of each text ends.
+
+        CheckpointError where the decoder computes no numbers; a beam finds no more candidates than it is wide.
+        """
         from .generation.beam import beam_search
         from .generation.engine import Prompt, generate, longest_possible
 
@@ -106,6 +115,8 @@ class Clvp:
         if longest_possible(self.core.decoder, options) < options.max_codes:
             limit = longest_possible(self.core.decoder, options)
             log.warning("the decoder has positions for %d codes: candidates end there", limit)
+        if 1 < options.beams < options.n:
+            log.warning("a beam of %d finds %d candidates, not %d", options.beams, options.beams, options.n)
         if options.beams > 1:
             found = (
                 (number, g) for number, p in enumerate(prompts) for g in beam_search(self.core.decoder, p, options)
@@ -114,14 +125,21 @@ class Clvp:
             made = generate(self.core.decoder, prompts, options, batch_size=self.settings.batch_size, progress=progress)
             found = ((g.prompt, g) for g in made)
         for number, g in found:
+            if np.isnan(g.logprob):
+                raise CheckpointError(
+                    f"{self.core.path}: the decoder computes NaN, so its codes mean nothing", NAN_HINT
+                )
             yield number, Candidate(g.codes, g.stopped, g.index, "generated", seed, g.logprob)
 
     def score(self, text: str, candidates: Sequence[Candidate]) -> list[Scored]:
-        """What each signal says of each candidate, in the given order."""
+        """What each signal says of each candidate, in the given order; CheckpointError where that is no number."""
         from .signals import judge
 
         core = self.core
         values = judge(core.signals, core.reader, self.ids(text), candidates)
+        for name, column in values.items():
+            if np.isnan(column).any():
+                raise CheckpointError(f"{core.path}: the signal {name} is NaN, so it judges nothing", NAN_HINT)
         scored = []
         for place, candidate in enumerate(candidates):
             signals = {name: float(column[place]) for name, column in values.items()}

@@ -93,7 +93,7 @@ def test_norms() -> None:
     )
     with pytest.raises(ValueError, match="read-only"):
         norms[0] = 1
-    for bad in (norms[:79], np.zeros(80), np.full(80, np.nan)):
+    for bad in (norms[:79], np.zeros(80), np.full(80, np.nan), ["a"] * 80, [[1.0], [1.0, 2.0]]):
         with pytest.raises(AudioError, match="mel norms"):
             log_mel(noise(1000), mel_norms=bad)
 

@@ -132,7 +132,10 @@ def norm_column(mel_norms: npt.ArrayLike | None, bands: int) -> npt.NDArray[np.f
     """
     if mel_norms is None:
         return None
-    norms = np.asarray(mel_norms, dtype=np.float64)
+    try:
+        norms = np.asarray(mel_norms, dtype=np.float64)
+    except (TypeError, ValueError):  # words, or rows of several lengths: as wrong as the wrong number of them
+        norms = np.empty(0)
     if norms.shape != (bands,) or not np.isfinite(norms).all() or not norms.all():
         raise AudioError(
             f"mel norms of shape {norms.shape}: {bands} finite, non-zero numbers are needed",
