@@ -64,6 +64,16 @@ def test_the_codec_learns_and_is_saved_alone(codec: Path, sounds: Path, tmp_path
     assert Path(again["model"], "codec", "config.json").is_file()
 
 
+def test_a_codec_of_tortoises_kind_can_be_fine_tuned(sounds: Path, tmp_path: Path) -> None:
+    """Without levels, voices or unit latents, as dvae.pth is: made, then taken up as a model to start from."""
+    plain = {**SIZES["codec"], "unit_latents": False, "relative": False, "voice_dim": 0}
+    config = write_config(tmp_path / "c.yaml", sounds, loop={"steps": 30}, model={"codec": plain})
+    model = Path(train("codec", config, tmp_path / "made")["model"])
+    rows = [row for row in read_log(tmp_path / "made") if "loss" in row]
+    assert mean_loss(rows[-5:]) < mean_loss(rows[:5])
+    assert train("codec", write_config(tmp_path / "d.yaml", sounds), tmp_path / "tuned", model=model)["steps"] == 12
+
+
 def test_the_decoder_learns_from_audio_through_the_codec(codec: Path, sounds: Path, tmp_path: Path) -> None:
     """Clips become codes once, voices are other clips of the speaker, and the codec stays beside the result."""
     config = write_config(tmp_path / "c.yaml", sounds, loop={"steps": 30, "evaluate_every": 15})

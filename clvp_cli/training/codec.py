@@ -97,7 +97,7 @@ class CodecTask:
         made = codec.modulated(quantised, vector)
         kept = frame_mask(*target)
         wanted = codec.scaled(target[0], codec.level(target[0], kept)) if codec.config.relative else target[0]
-        distance, plain = losses.mel_distance(made, wanted, kept)
+        distance, plain = losses.mel_distance(made, wanted, kept, relative=codec.config.relative)
         lengths = mask[:, 0].sum(-1).long()
         texts = [self.reader.targets(text) for text in texts]
         read = losses.alignment(
@@ -153,7 +153,7 @@ class CodecTask:
             mels = self._pad([self._cut(place, rng)[0] for place in places])
             loss, figures = self._distance(mels, mels, mels, [()] * len(places), self.settings.continuous_steps)
             each.append(float(loss))
-            plain.append(figures["mel"] * SPREAD)
+            plain.append(figures["mel"] * (SPREAD if self.codec.config.relative else 1.0))
         return {"loss": float(np.mean(each)), "log_mel": float(np.mean(plain))}
 
     def export(self, path: Path) -> None:

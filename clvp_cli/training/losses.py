@@ -61,17 +61,15 @@ def next_code(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED)
 
 
-def mel_distance(made: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance of scaled mels (B, M, F) under a mask (B, 1, F): levels and their changes, loud places first.
+def mel_distance(made: Tensor, target: Tensor, mask: Tensor, *, relative: bool) -> tuple[Tensor, Tensor]:
+    """Distance of mels (B, M, F) under a mask (B, 1, F): of levels and of their changes.
 
-    Returns the loss, and the plain mean absolute difference for the log.
+    With `relative` mels, which are near 0 at the clip's level, loud places count most: what is far below is hardly
+    heard. Returns the loss, and the plain mean absolute difference for the log.
     """
-    made = made.float()
-    weight = (
-        0.3 + 0.7 * torch.sigmoid(3 * (target + 0.5))
-    ) * mask  # what is far below the clip's level is hardly heard
+    weight = (0.3 + 0.7 * torch.sigmoid(3 * (target + 0.5))) * mask if relative else mask.expand_as(target)
     total = weight.sum()
-    difference = made - target
+    difference = made.float() - target
     absolute = (difference.abs() * weight).sum() / total
     squared = (difference.pow(2) * weight).sum() / total
     change = ((difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]).sum() / total
