@@ -111,7 +111,7 @@ SETTINGS = {
     "a negative seed": Bad(BEST + " --seed -1", "seed", USAGE),
     "an unknown device": Bad(BEST + " --device tpu", "tpu", USAGE),
     "a device that is not there": Bad(BEST + " --device cuda:77", "cuda:77", USAGE),
-    "an unknown precision": Bad(BEST + " --dtype int8", "float32", USAGE),
+    "an unknown precision": Bad(BEST + " --dtype int5", "float32", USAGE),
     "an unknown order": Bad("score -t Hello @good.npy --order bogus", "bogus", USAGE),
     "an unknown signal": Bad("score -t Hello @good.npy --rank-by beauty", "beauty", USAGE),
     "an unknown signal before generating": Bad(BEST + " --rank-by clvp+beauty", "beauty", USAGE),
