@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,7 +34,7 @@ def bootstrap(
     columns: ArrayLike,
     statistic: Callable[[Floats], Floats] = lambda means: means[..., 0],
     *,
-    draws: int = 4000,
+    draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
     """95 % percentile interval of a function of means, rows resampled with replacement.
@@ -44,9 +45,7 @@ def bootstrap(
     """
     rows = np.asarray(columns, dtype=np.float64)
     rows = rows[:, None] if rows.ndim == 1 else rows
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=draws)  # (draws, n)
-    values = statistic(counts @ rows / len(rows))
+    values = statistic(_resampled(len(rows), draws, seed) @ rows / len(rows))
     known = values[np.isfinite(values)]  # a ratio is not, where a draw has nothing to divide by
     if not len(known):
         return math.nan, math.nan
@@ -54,7 +53,15 @@ def bootstrap(
     return float(low), float(high)
 
 
-def paired_permutation(differences: ArrayLike, *, draws: int = 20000, seed: int = 0) -> float:
+@lru_cache(maxsize=8)
+def _resampled(n: int, draws: int, seed: int) -> Floats:
+    """How often each of n rows comes in each draw with replacement: (draws, n)."""
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+    counts.setflags(write=False)
+    return counts
+
+
+def paired_permutation(differences: ArrayLike, *, draws: int = 10000, seed: int = 0) -> float:
     """Two-sided p of "these paired differences are as often above 0 as below", by flipping their signs.
 
     Exact for up to 14 pairs; otherwise by `draws` random flips, the observed one counted (Phipson & Smyth 2010).
