@@ -25,6 +25,8 @@ from .data import Clip
 from .workshop import Workshop
 
 Codes = NDArray[np.int64]
+Ids = tuple[int, ...]
+SPACE = 2  # the id between words
 EMBEDDING_NORM = 8.0  # of a new table: what a code is must not drown in what untrained layers add to it
 
 
@@ -88,13 +90,34 @@ class CodedClips:
         assert self.training is not None
         return self.training(step)
 
+    def spoken_texts(self, step: int) -> tuple[list[Codes], list[Ids], np.random.Generator]:
+        """Codes and texts of a training step's clips; in a share of the steps clips are joined in twos.
+
+        Joined clips are longer than the corpus's, and what is learned of short ones then holds for long ones.
+        """
+        places, rng = self.batch(step)
+        rows, texts = self.codes(places, rng), self.texts(places)
+        if len(rows) >= 4 and rng.random() < self.config.pair.join:
+            first = [int(i) for i in rng.permutation(len(rows))[: len(rows) // 2 * 2]]
+            twos = list(zip(first[::2], first[1::2], strict=True))
+            rows = [np.concatenate([rows[a], rows[b]]) for a, b in twos]
+            texts = [(*texts[a], SPACE, *texts[b]) for a, b in twos]
+        return rows, texts, rng
+
+    def held_out_texts(self, number: int) -> tuple[list[Codes], list[Ids], np.random.Generator] | None:
+        """Codes and texts of an evaluation batch; None where nothing is held out."""
+        if self.evaluation is None:
+            return None
+        places, rng = self.evaluation(number)
+        return self.codes(places), self.texts(places), rng
+
     def codes(self, places: Sequence[int], rng: np.random.Generator | None = None) -> list[Codes]:
         """Codes of clips; with a generator, of a variant drawn for each."""
         variants = self.config.data.variants if rng is not None else 1
         picks = [0 if rng is None or variants == 1 else int(rng.integers(variants)) for _ in places]
         return [self.workshop.features.codes(self.clips[i], v) for i, v in zip(places, picks, strict=True)]
 
-    def texts(self, places: Sequence[int]) -> list[tuple[int, ...]]:
+    def texts(self, places: Sequence[int]) -> list[Ids]:
         """Ids of clips' texts."""
         return [self.clips[i].ids for i in places]
 
@@ -115,29 +138,27 @@ class AlignmentTask:
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """CTC of a batch."""
-        places, rng = self.data.batch(step)
-        heard = spoken(self.data.codes(places, rng), self.model_config, self.workshop.device)
+        rows, texts, _ = self.data.spoken_texts(step)
+        heard = spoken(rows, self.model_config, self.workshop.device)
         codes = scramble(heard.codes, self.settings.dropout, self.model_config.speech_config.vocab_size)
-        return self._ctc(Spoken(codes, heard.lengths, heard.mask), places), {}
+        return self._ctc(Spoken(codes, heard.lengths, heard.mask), texts), {}
 
-    def _ctc(self, heard: Spoken, places: Sequence[int]) -> Tensor:
+    def _ctc(self, heard: Spoken, texts: Sequence[Ids]) -> Tensor:
         hidden = self.encoder.hidden(self.encoder.token_embedding(heard.codes), heard.mask)
-        texts = [self.head.targets(text) for text in self.data.texts(places)]
-        return losses.alignment(self.head(hidden, heard.mask), heard.lengths, texts, self.head.config.blank)
+        wanted = [self.head.targets(text) for text in texts]
+        return losses.alignment(self.head(hidden, heard.mask), heard.lengths, wanted, self.head.config.blank)
 
     def after_step(self, step: int) -> None:
         """Nothing."""
 
     def held_out(self, batches: int) -> dict[str, float]:
         """CTC on held-out clips."""
-        if self.data.evaluation is None:
-            return {}
         each = []
-        for number in range(batches):
-            places, _ = self.data.evaluation(number)
-            each.append(
-                float(self._ctc(spoken(self.data.codes(places), self.model_config, self.workshop.device), places))
-            )
+        for batch in (self.data.held_out_texts(number) for number in range(batches)):
+            if batch is None:
+                return {}
+            heard = spoken(batch[0], self.model_config, self.workshop.device)
+            each.append(float(self._ctc(heard, batch[1])))
         return {"loss": float(np.mean(each))}
 
     def export(self, path: Path) -> None:

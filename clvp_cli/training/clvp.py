@@ -17,7 +17,7 @@ from ..model.alignment import AlignmentHead
 from ..model.clvp import unit
 from ..model.encoder import Encoder
 from . import losses
-from .alignment import EMBEDDING_NORM, CodedClips, Codes, Spoken, scramble, speech_encoder, spoken, written
+from .alignment import EMBEDDING_NORM, CodedClips, Codes, Ids, Spoken, scramble, speech_encoder, spoken, written
 from .negatives import damage
 from .workshop import Workshop
 
@@ -54,28 +54,27 @@ class PairTask:
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Contrastive loss of a batch, its damaged copies among the wrong answers; the alignment head's beside it."""
-        places, rng = self.data.batch(step)
-        rows = self.data.codes(places, rng)
+        rows, texts, rng = self.data.spoken_texts(step)
         damaged, origin = self._damaged(rows, rng)
         heard = spoken([*rows, *damaged], self.model_config, self.workshop.device)
         codes = scramble(heard.codes, self.settings.dropout, self.model_config.speech_config.vocab_size)
         heard = Spoken(codes, heard.lengths, heard.mask)
         hidden = self._hidden(heard)
         speech = unit(self.speech.projection(self.speech.summarise(hidden, heard.mask)))
-        return self._combined(places, speech, hidden, heard, origin)
+        return self._combined(texts, speech, hidden, heard, origin)
 
     def _combined(
-        self, places: Sequence[int], speech: Tensor, hidden: Tensor, heard: Spoken, origin: list[int]
+        self, texts: Sequence[Ids], speech: Tensor, hidden: Tensor, heard: Spoken, origin: list[int]
     ) -> tuple[Tensor, dict[str, float]]:
-        clips = len(places)
-        text, factor = self._text(places), self.scale.exp()
+        clips = len(texts)
+        text, factor = self._text(texts), self.scale.exp()
         right, wrong = speech[:clips], speech[clips:]
-        loss = losses.contrastive(text, right, factor, self._same(places), wrong if origin else None)
+        loss = losses.contrastive(text, right, factor, self._same(texts), wrong if origin else None)
         figures = {"pair": float(loss.detach())}
         if self.head is not None:
-            texts = [self.head.targets(ids) for ids in self.data.texts(places)]
+            wanted = [self.head.targets(ids) for ids in texts]
             log_probs = self.head(hidden[:clips], heard.mask[:clips])
-            aligned = losses.alignment(log_probs, heard.lengths[:clips], texts, self.head.config.blank)
+            aligned = losses.alignment(log_probs, heard.lengths[:clips], wanted, self.head.config.blank)
             figures["alignment"] = float(aligned.detach())
             loss = loss + self.settings.alignment * aligned
         return loss, figures
@@ -83,13 +82,12 @@ class PairTask:
     def _hidden(self, heard: Spoken) -> Tensor:
         return self.speech.hidden(self.speech.token_embedding(heard.codes), heard.mask)
 
-    def _text(self, places: Sequence[int]) -> Tensor:
-        ids, mask = written(self.data.texts(places), self.model_config.text_config.eos_token_id, self.workshop.device)
+    def _text(self, texts: Sequence[Ids]) -> Tensor:
+        ids, mask = written(texts, self.model_config.text_config.eos_token_id, self.workshop.device)
         return unit(self.text.embed(ids, mask))
 
-    def _same(self, places: Sequence[int]) -> Tensor:
+    def _same(self, texts: Sequence[Ids]) -> Tensor:
         """(B, B) True where another clip says the same text: no wrong answer."""
-        texts = self.data.texts(places)
         numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         said = torch.tensor([numbers[text] for text in texts], device=self.workshop.device)
         same = said[:, None] == said[None, :]
@@ -108,21 +106,21 @@ class PairTask:
 
     def held_out(self, batches: int) -> dict[str, float]:
         """Loss and the right clip of 16 of like length, on held-out clips."""
-        if self.data.evaluation is None:
-            return {}
-        each, right, total = [], 0, 0
-        for number in range(batches):
-            places, rng = self.data.evaluation(number)
-            heard = spoken(self.data.codes(places), self.model_config, self.workshop.device)
-            speech = unit(self.speech.projection(self.speech.summarise(self._hidden(heard), heard.mask)))
-            loss, _ = self._combined(places, speech, self._hidden(heard), heard, [])
-            each.append(float(loss))
-            similarity = self._text(places) @ speech.t()
-            for row in range(len(places)):
-                others = [int(i) for i in rng.permutation(len(places)) if i != row][:15]
-                right += bool((similarity[row, row] > similarity[row, others]).all())
-                total += 1
-        return {"loss": float(np.mean(each)), "right_of_16": right / max(1, total)}
+        each: list[float] = []
+        hits: list[bool] = []
+        for batch in (self.data.held_out_texts(number) for number in range(batches)):
+            if batch is None:
+                return {}
+            rows, texts, rng = batch
+            heard = spoken(rows, self.model_config, self.workshop.device)
+            hidden = self._hidden(heard)
+            speech = unit(self.speech.projection(self.speech.summarise(hidden, heard.mask)))
+            each.append(float(self._combined(texts, speech, hidden, heard, [])[0]))
+            similarity = self._text(texts) @ speech.t()
+            for row in range(len(rows)):
+                others = [int(i) for i in rng.permutation(len(rows)) if i != row][:15]
+                hits.append(bool((similarity[row, row] > similarity[row, others]).all()))
+        return {"loss": float(np.mean(each)), "right_of_16": float(np.mean(hits))}
 
     def export(self, path: Path) -> None:
         """The model with this pair."""
