@@ -64,7 +64,7 @@ def test_the_progress_bar_does_not_run_into_the_table(here: Path, tiny_model: Pa
     job = ("generate", "-t", TEXT, "-r", "voice.wav", "-n", "2", "-k", "2", "--max-codes", "30")
     seen = at_terminal(*job, cwd=here, model=tiny_model)
     heading = next(line for line in seen.split("\n") if "cosine" in line)
-    assert "candidates" not in heading.rpartition("\x1b[2K")[2] and "…" in seen
+    assert "candidates" not in heading.rpartition("\x1b[2K")[2]
     assert seen.rstrip().split("\n")[-1].startswith("2 ")  # the last row is the last thing seen
 
 

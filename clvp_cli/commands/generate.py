@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     *("line", "text", "rank", "index", "score", "ranked_by", "cosine"),
-    *("signals.alignment", "length", "stopped", "codes", "error"),
+    *("signals.alignment", "length", "stopped", "error"),
 )
 
 

@@ -98,7 +98,9 @@ class Output:
         from rich.table import Table
 
         shown = [name for name in columns if any(_cell(record, name) for record in records)]
-        table = Table(*shown, box=None, header_style="bold", pad_edge=False)
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in shown:
+            table.add_column(name.rpartition(".")[2], no_wrap=name == "codes")
         for record in records:
             table.add_row(*(_cell(record, name) for name in shown))
         Console(markup=False).print(table)

@@ -84,7 +84,8 @@ class AlignmentHead(nn.Module):
             if mask is not None:
                 inner = inner * mask.unsqueeze(-1).to(inner.dtype)  # pads are to the convolution what the end is
             x = x + F.gelu(conv(inner.transpose(1, 2)).transpose(1, 2))
-        return self.output(x).float().log_softmax(-1)
+        out: Tensor = self.output(x).float().log_softmax(-1)
+        return out
 
     def targets(self, ids: Sequence[int]) -> list[int]:
         """The ids that can be heard: blanks between words and special tokens leave no sound of their own."""

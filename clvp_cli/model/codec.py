@@ -261,7 +261,7 @@ class Codec(nn.Module):
         return plain / self.bands.unsqueeze(-1)
 
     def modulated(self, latents: Tensor, vector: Tensor | None) -> Tensor:
-        """Latents (B, D, T), a voice's vector (B or 1, V) → what the decoder says (B, M, stride · T), no level added."""
+        """Latents (B, D, T), a voice's vector (B or 1, V) → the decoder's output (B, M, stride · T), no level added."""
         x = latents
         for index, layer in enumerate(self.decoder):
             x = layer(x)
