@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from published_models import START, STOP, batch, small_config, small_model
+from safetensors.torch import load_file
 
 import clvp_cli
 from clvp_cli import ClvpEncoder, ClvpForCausalLM, ClvpModelForConditionalGeneration
@@ -159,3 +160,15 @@ def test_refusals(tmp_path: Path) -> None:
         model.save_pretrained(tmp_path / "sized", max_shard_size="big")
     with pytest.raises(ConfigError, match="takes a ClvpDecoderConfig"):
         ClvpForCausalLM(model.config)
+
+
+def test_a_published_models_state_dict_loads(tmp_path: Path) -> None:
+    """load_state_dict takes the published class's state as it is, rotary tables included, and is as strict as ever."""
+    model, other = small_model(0), small_model(1)
+    model.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    assert any(name.endswith("inv_freq") for name in state)
+    other.load_state_dict(state)
+    assert same_state(model, other)
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        other.load_state_dict(state | {"foreign": torch.zeros(1)})

@@ -6,7 +6,7 @@ Owns which files save_pretrained writes and which part of a checkpoint a class r
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
+from ..checkpoints.layout import INV_FREQ
 from ..config import CONFIG_NAME, ClvpConfig, PublishedConfig, read_json
 from ..core import model_path
 from ..errors import ConfigError, UsageError
@@ -114,6 +115,11 @@ class ClvpPreTrainedModel(nn.Module):
             for p in self.parameters()
             if not (only_trainable and not p.requires_grad) and not (exclude_embeddings and id(p) in tables)
         )
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's, also with a published model's own state_dict(): its rotary tables are computed here, not kept."""
+        kept = {name: tensor for name, tensor in state_dict.items() if not name.endswith(INV_FREQ)}
+        return super().load_state_dict(kept, strict, assign)
 
     def can_generate(self) -> bool:
         """Whether there is a `generate`."""
