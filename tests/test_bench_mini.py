@@ -49,8 +49,7 @@ def test_codec_candidates_and_voices_are_judged_from_outside(
 ) -> None:
     """With evaluators at hand: error rates before and after the codec, best-of-N with its candidates, likeness."""
     fake_evaluators(monkeypatch)
-    monkeypatch.setattr("clvp_cli.bench.intelligibility.is_there", lambda name: False)
-    asked = ["--only", "codec,best-of-n,voice", "-n", "2", "--max-codes", "8", "--save-candidates", "all.jsonl"]
+    asked = ["--only", "codec,best-of-n,voice,opinion", "-n", "2", "--max-codes", "8", "--save-candidates", "all.jsonl"]
     records = cli.fine("bench", "mini", "--data", data, *asked).records
     found = {(r["figure"], r["set"], r["by"]): r for r in records}
     assert found["codec.per_added", "all", "hama"]["n"] == 9
@@ -59,6 +58,7 @@ def test_codec_candidates_and_voices_are_judged_from_outside(
     assert found["best-of-n.per", "all", "oracle"]["value"] <= found["best-of-n.per", "all", "random"]["value"]
     assert ("best-of-n.per_at_2", "all", "clvp") in found and ("best-of-n.per_at_4", "all", "clvp") not in found
     assert found["voice.own_above_other", "all", "resemblyzer"]["pairs"] > 0
+    assert found["opinion.mos_original", "all", "distillmos"]["value"] == 3.0
     kept = read_jsonl(Path("all.jsonl"))
     assert len(kept) == 2 * found["best-of-n.per", "all", "oracle"]["n"]
     assert all(len(record["codes"]) == 8 and record["per"] is not None for record in kept)

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..ranking import combine
 from ..records import Candidate, finite
 from .figures import Figure
-from .intelligibility import decoded_rates
+from .intelligibility import decoded_rate
 from .material import Clip, Material, drawn
 from .statistics import bootstrap, expected_pick, holm, paired_permutation, wilson
 
@@ -130,7 +130,7 @@ def measure(material: Material, pools: Sequence[Pool]) -> None:
             samples, rate = material.clvp.speak(candidate, pool.voice.path)
             rates.append(material.error_rate(samples, rate, pool.clip.text))
         pool.rates = np.array(rates)
-        pool.own_rate = decoded_rates(material, pool.clip, material.reference(pool.clip, "codec"))
+        pool.own_rate = decoded_rate(material, pool.clip, material.reference(pool.clip, "codec"))
 
 
 def best_of_n(pools: Sequence[Pool], seed: int) -> Iterator[Figure]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import Candidate
-from .evaluators import Opinion, is_there
+from .evaluators import Opinion
 from .figures import Figure
 from .material import Clip, Material
 from .statistics import bootstrap
@@ -35,48 +35,44 @@ def codebook(material: Material) -> Iterator[Figure]:
         yield Figure(f"codec.codebook_{name}", value, len(codes), more={"codes": count})
 
 
-def decoded_rates(material: Material, clip: Clip, voice: Clip) -> float:
+def decoded_rate(material: Material, clip: Clip, voice: Clip) -> float:
     """Phoneme error rate of a clip that went through the codec, decoded with a voice."""
     samples, rate = material.clvp.speak(material.candidate(clip), voice.path)
     return material.error_rate(samples, rate, clip.text)
 
 
 def codec(material: Material) -> Iterator[Figure]:
-    """Error rates of original and decoded clips; the voice is another clip of the speaker ("own": the clip itself)."""
+    """Error rates of original and decoded clips, decoded with another clip of the speaker as the voice."""
     rows: dict[str, list[list[float]]] = {}
-    opinion = Opinion() if is_there("distillmos") else None
-    heard: list[list[float]] = []
     for clip in material.clips:
         sound = material.sound(clip.path)
-        voice = material.reference(clip, "codec")
-        samples, rate = material.clvp.speak(material.candidate(clip), voice.path)
-        row = [
-            material.error_rate(sound.samples, sound.sample_rate, clip.text),
-            material.error_rate(samples, rate, clip.text),
-            decoded_rates(material, clip, clip),
-        ]
-        rows.setdefault(clip.set, []).append(row)
-        if opinion is not None:
-            heard.append([opinion.score(sound.samples, sound.sample_rate), opinion.score(samples, rate)])
+        before = material.error_rate(sound.samples, sound.sample_rate, clip.text)
+        after = decoded_rate(material, clip, material.reference(clip, "codec"))
+        rows.setdefault(clip.set, []).append([before, after])
     everything = [row for of_set in rows.values() for row in of_set]
     for name, of_set in [*rows.items(), ("all", everything)]:
-        yield from _rates(np.asarray(of_set), name, material.seed)
-    for place, what in enumerate(("original", "decoded") if heard else ()):
-        column = np.asarray(heard)[:, place]
-        yield Figure(
-            f"codec.mos_{what}", float(column.mean()), len(column), *bootstrap(column, seed=material.seed),
-            by="distillmos",
-        )  # fmt: skip
+        before_after = np.asarray(of_set)
+        columns = {
+            "per_original": before_after[:, 0],
+            "per_decoded": before_after[:, 1],
+            "per_added": before_after[:, 1] - before_after[:, 0],
+        }
+        for what, column in columns.items():
+            yield _mean(f"codec.{what}", column, material.seed, name, "hama")
 
 
-def _rates(rows: Floats, name: str, seed: int) -> Iterator[Figure]:
-    columns = {
-        "per_original": rows[:, 0],
-        "per_decoded": rows[:, 1],
-        "per_decoded_own": rows[:, 2],
-        "per_added": rows[:, 1] - rows[:, 0],
-        "per_added_own": rows[:, 2] - rows[:, 0],
-    }
-    for what, column in columns.items():
-        low, high = bootstrap(column, seed=seed)
-        yield Figure(f"codec.{what}", float(column.mean()), len(column), low, high, name, "hama")
+def opinion(material: Material) -> Iterator[Figure]:
+    """Predicted opinion scores of original and decoded clips."""
+    judge = Opinion()
+    rows = []
+    for clip in material.clips:
+        sound = material.sound(clip.path)
+        samples, rate = material.clvp.speak(material.candidate(clip), material.reference(clip, "codec").path)
+        rows.append([judge.score(sound.samples, sound.sample_rate), judge.score(samples, rate)])
+    for what, column in zip(("original", "decoded"), np.asarray(rows).T, strict=True):
+        yield _mean(f"opinion.mos_{what}", column, material.seed, "all", "distillmos")
+
+
+def _mean(figure: str, values: Floats, seed: int, part: str, by: str) -> Figure:
+    low, high = bootstrap(values, seed=seed)
+    return Figure(figure, float(values.mean()), len(values), low, high, part, by)

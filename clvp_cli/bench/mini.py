@@ -1,7 +1,7 @@
 """The evaluation of a small model: every figure of the model card from held-out speech, `clvp bench mini`.
 
 Owns which parts there are, their order and what each needs. Each part lives in a file of its own: retrieval, damage,
-intelligibility (the codec), best_of_n (the decoder and the ranking), likeness (the voice). What judges comes from
+intelligibility (the codec, opinion), best_of_n (decoder and ranking), likeness (the voice). What judges comes from
 outside the family (evaluators.py); retrieval, damage and codebook use need no evaluator.
 """
 
@@ -23,14 +23,23 @@ from .best_of_n import Pool, best_of_n, make_pools, measure, stopping, voices
 from .damage import damage
 from .evaluators import is_there
 from .figures import Figure
-from .intelligibility import codebook, codec
+from .intelligibility import codebook, codec, opinion
 from .likeness import likeness
 from .material import Material, log, read_clips
 from .retrieval import retrieval
 
 # Parts, the cheap ones first, with the evaluator that each needs.
-PARTS = {"retrieval": None, "damage": None, "codec": "hama", "best-of-n": "hama", "voice": "resemblyzer", "time": None}
+PARTS = {
+    "retrieval": None,
+    "damage": None,
+    "codec": "hama",
+    "best-of-n": "hama",
+    "voice": "resemblyzer",
+    "opinion": "distillmos",
+    "time": None,
+}
 EXTRA = "pip install 'clvp[bench]'"
+WITHOUT = {"distillmos": "pip install --no-deps distillmos xls-r-sqa"}  # what it asks for besides is not used here
 SENTENCE = "The old sailor looked across the quiet harbour."  # 8 words
 RUNS = 3
 
@@ -52,7 +61,9 @@ def chosen_parts(only: str | None) -> dict[str, bool]:
         evaluator = PARTS[name]
         there[name] = evaluator is None or is_there(evaluator)
         if only and not there[name]:
-            raise UsageError(f"{name} needs the evaluator {evaluator}, which is not installed", EXTRA)
+            raise UsageError(
+                f"{name} needs the evaluator {evaluator}, which is not installed", WITHOUT.get(str(evaluator), EXTRA)
+            )
     return there
 
 
@@ -75,7 +86,8 @@ def evaluate(
     pools: list[Pool] = []
     for name, judged in parts.items():
         if not judged:
-            log.warning("%s: left out, or done in part: %s is not installed (%s)", name, PARTS[name], EXTRA)
+            hint = WITHOUT.get(str(PARTS[name]), EXTRA)
+            log.warning("%s: left out, or done in part: %s is not installed (%s)", name, PARTS[name], hint)
         if name == "best-of-n" or (name == "voice" and judged and not pools):
             log.info("making candidates")
             pools = make_pools(material, limit)
@@ -104,6 +116,9 @@ def _part(name: str, judged: bool, material: Material, pools: Sequence[Pool]) ->
     elif name == "voice":
         if judged:
             yield from likeness(material, pools)
+    elif name == "opinion":
+        if judged:
+            yield from opinion(material)
     else:
         yield from generation_time(material)
 

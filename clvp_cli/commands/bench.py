@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,7 @@ def mini(
     ],
     only: Annotated[
         str | None,
-        typer.Option("--only", help="Of retrieval,damage,codec,best-of-n,voice,time; all.", show_default=False),
+        typer.Option("--only", help="Of retrieval,damage,codec,best-of-n,voice,opinion,time; all.", show_default=False),
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", min=0, help="Clips of each set, and sentences, at most; 0: all.")
@@ -61,3 +62,42 @@ def mini(
 
         records = (figure.record() for figure in evaluate(clvp, data, only, limit, keep))
         run.deliver(records, COLUMNS, out, to_the_end=True)
+
+
+@command(bench, "speed", MODEL, SEED, CONFIG)
+def speed(
+    run: Run,
+    n: Annotated[int, typer.Option("-n", "--candidates", min=1, help="Candidates of one text.")] = 16,
+    codes: Annotated[int, typer.Option("--codes", min=2, help="Codes of each candidate.")] = 200,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Runs of each figure.")] = 3,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="transformers: the same weights in it, in turns.", show_default=False),
+    ] = None,
+    only: Annotated[str | None, typer.Option("--only", help="Of load,generate,score; all.", show_default=False)] = None,
+    plot: Annotated[str | None, typer.Option("--plot", help="A bar chart (.png).", show_default=False)] = None,
+    out: Out = None,
+) -> None:
+    """Time generation, scoring and loading, beside what this machine can do at best.
+
+    \b
+    clvp bench speed -m MODEL -n 16 --codes 200 --dtype bfloat16
+    clvp bench speed -m MODEL --against transformers --plot speed.png -o speed.jsonl
+    """
+    from ..bench.speed import COLUMNS, measure, planned
+    from ..bench.speed_chart import bar_chart, need_matplotlib
+
+    check_records_output(out)
+    plan = planned(n, codes, repeats, against, only)
+    if plot:
+        need_matplotlib()
+    made: list[dict[str, object]] = []
+
+    def kept() -> Iterator[dict[str, object]]:
+        for record in measure(run.clvp(), plan):
+            made.append(record)
+            yield record
+
+    run.deliver(kept(), COLUMNS, out, to_the_end=bool(plot))
+    if plot:
+        bar_chart(made, Path(plot))

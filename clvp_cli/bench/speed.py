@@ -1,0 +1,212 @@
+"""`clvp bench speed`: generation, scoring, loading and memory, beside the machine's own bounds and a peer.
+
+Every figure is a median with its spread; runs of the two systems alternate in one process. Works on any model whose
+decoder and encoders are there; prompts and candidates are drawn from a fixed seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import UsageError
+from ..generation.engine import Prompt, generate, prefill
+from ..pipeline import Clvp
+from ..records import Candidate
+from ..settings import SamplingSettings
+from .speed_machine import Machine, loading, measure_machine, spread
+from .speed_peer import Transformers
+
+log = logging.getLogger("clvp")
+
+COLUMNS = ("measure", "system", "dtype", "n", "codes", "median", "low", "high", "unit", "fraction", "ratio")
+WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "int4": 0.53}
+PROMPT = 40  # positions of the prefix that is timed: a sentence
+LENGTHS = (20, 400)  # codes of the candidates that are scored
+SCORED = 64
+TORTOISE_LENGTH = 500
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to measure: N candidates of so many codes, each figure `repeats` times, against a peer or alone."""
+
+    n: int = 16
+    codes: int = 200
+    repeats: int = 3
+    against: str | None = None
+    skip: frozenset[str] = frozenset()  # of "generate", "score", "load"
+
+
+PARTS = ("load", "generate", "score")
+
+
+def planned(n: int, codes: int, repeats: int, against: str | None, only: str | None) -> Plan:
+    """A plan from what the command line says; UsageError for a peer or a part that is not known."""
+    if against not in (None, "transformers"):
+        raise UsageError(f"--against {against!r} is not known", "it is transformers")
+    wanted = only.split(",") if only else PARTS
+    wrong = [part for part in wanted if part not in PARTS]
+    if wrong:
+        raise UsageError(f"--only {wrong[0]!r} is not measured", f"known are {', '.join(PARTS)}")
+    return Plan(n, codes, repeats, against, frozenset(PARTS) - frozenset(wanted))
+
+
+def measure(clvp: Clvp, plan: Plan) -> Iterator[Record]:
+    """Every record of `clvp bench speed`, as it is known."""
+    machine = measure_machine()
+    yield record("memory read", machine.read / 1e9, "GB/s", threads=machine.threads)
+    for name, rate in machine.products.items():
+        yield record("products", rate / 1e9, "GFLOPS", dtype=name)
+    peer = Transformers(clvp.core.path, _peer_dtype(clvp)) if plan.against else None
+    if "load" not in plan.skip:
+        yield from _loading(clvp, plan)
+    if "generate" not in plan.skip:
+        yield from _prefill(clvp, plan)
+        yield from _generation(clvp, plan, machine, peer)
+    if "score" not in plan.skip:
+        yield from _scoring(clvp, plan, machine, peer)
+
+
+def record(measure: str, values: float | dict[str, float], unit: str, **more: Any) -> Record:
+    """One figure."""
+    figures = values if isinstance(values, dict) else {"median": values}
+    return {"measure": measure, **figures, "unit": unit, **more}
+
+
+def _peer_dtype(clvp: Clvp) -> str:
+    """The peer's type: ours, or what is nearest to it."""
+    name = clvp.core.precision.name
+    return name if name in ("float32", "bfloat16", "float16") else "bfloat16"
+
+
+def _loading(clvp: Clvp, plan: Plan) -> Iterator[Record]:
+    name, tensors = clvp.core.precision.name, clvp.core.checkpoint.tensors
+    for measure, parts, prefixes in (
+        ("load decoder", "decoder", ("speech_decoder",)),
+        ("load encoders", "text_encoder,speech_encoder", ("text_encoder", "speech_encoder")),
+    ):
+        seconds, peak = loading(clvp.core.path, name, parts, plan.repeats)
+        weights = sum(t.numel for key, t in tensors.items() if key.startswith(prefixes)) * WEIGHT_BYTES[name]
+        yield record(measure, spread(seconds), "s", dtype=name)
+        yield record(f"{measure}: peak memory", peak / 1e6, "MB", dtype=name, of_weights=peak / weights)
+
+
+def _prefix(clvp: Clvp) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    width = clvp.core.config.decoder_config.hidden_size
+    return (torch.randn(PROMPT, width, generator=generator) * 0.1).to(clvp.core.device, clvp.core.dtype)
+
+
+def _prefill(clvp: Clvp, plan: Plan) -> Iterator[Record]:
+    decoder, prefix = clvp.core.decoder, _prefix(clvp)
+
+    def run() -> None:
+        with torch.inference_mode():
+            prefill(decoder, prefix)
+
+    seconds = alternate([run], max(3, plan.repeats))[0]
+    yield record("prefill", spread([s * 1e3 for s in seconds]), "ms", dtype=clvp.core.precision.name, codes=PROMPT)
+
+
+def alternate(systems: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+    """Seconds of each system's runs, taken in turns, each system warmed up first."""
+    seconds: list[list[float]] = [[] for _ in systems]
+    for system in systems:
+        system()
+    for _ in range(repeats):
+        for place, system in enumerate(systems):
+            start = time.perf_counter()
+            system()
+            seconds[place].append(time.perf_counter() - start)
+    return seconds
+
+
+def fixed_length(codes: int) -> SamplingSettings:
+    """Sampling as by default, but every candidate has so many codes."""
+    return SamplingSettings(max_codes=codes, min_codes=codes)
+
+
+def _generation(clvp: Clvp, plan: Plan, machine: Machine, peer: Transformers | None) -> Iterator[Record]:
+    decoder, prefix, name = clvp.core.decoder, _prefix(clvp), clvp.core.precision.name
+    weights = (
+        sum(t.numel for key, t in clvp.core.checkpoint.tensors.items() if key.startswith("speech_decoder"))
+        * WEIGHT_BYTES[name]
+    )
+    for n in dict.fromkeys((plan.n, 1)):
+        options = fixed_length(plan.codes)
+
+        def ours(n: int = n, options: SamplingSettings = options) -> None:
+            batch = clvp.settings.batch_size
+            for _ in generate(decoder, [Prompt(prefix, 1, range(n))], options, batch_size=batch):
+                pass
+
+        systems: list[Callable[[], object]] = [ours]
+        if peer is not None:
+            systems.append(lambda n=n, options=options: peer.generate(prefix, n, options))  # type: ignore[misc]
+        seconds = alternate(systems, plan.repeats)
+        rates = [[plan.codes / s for s in each] for each in seconds]
+        bound = machine.read / weights
+        for place, steps in enumerate(rates):
+            system = "clvp" if place == 0 or peer is None else peer.name
+            dtype = name if place == 0 else _peer_dtype(clvp)
+            common = {"system": system, "dtype": dtype, "n": n, "codes": plan.codes}
+            middle = spread(steps)
+            ratio = {} if place or peer is None else {"ratio": middle["median"] / spread(rates[1])["median"]}
+            fraction = {} if place else {"bound": bound, "fraction": middle["median"] / bound}
+            yield record("steps", middle, "steps/s", **common, **fraction, **ratio)
+            yield record("generate", spread([n * s for s in steps]), "codes/s", **common, **ratio)
+
+
+def candidates(clvp: Clvp, count: int = SCORED) -> list[Candidate]:
+    """Candidates of mixed lengths whose codes are drawn from a fixed seed."""
+    draw = np.random.default_rng(2)
+    vocab = min(clvp.core.config.speech_config.vocab_size, clvp.core.config.decoder_config.bos_token_id)
+    return [
+        Candidate(draw.integers(0, vocab, int(draw.integers(LENGTHS[0], LENGTHS[1] + 1))), True, index)
+        for index in range(count)
+    ]
+
+
+def operations(clvp: Clvp, length: int) -> float:
+    """Operations of the speech encoder over a candidate of so many codes."""
+    config = clvp.core.config.speech_config
+    width, inner = config.hidden_size, config.intermediate_size
+    layer = 2 * length * (4 * width * width + 3 * width * inner) + 4 * length * length * width
+    return float(config.num_hidden_layers * layer)
+
+
+def _scoring(clvp: Clvp, plan: Plan, machine: Machine, peer: Transformers | None) -> Iterator[Record]:
+    from ..signals import judge
+
+    core, name = clvp.core, clvp.core.precision.name
+    found = candidates(clvp)
+    ids = np.arange(3, 43, dtype=np.int64)
+    systems: list[Callable[[], object]] = [lambda: judge([core.clvp], core.reader, ids, found)]
+    names = ["clvp"]
+    if peer is not None:
+        fill = core.config.decoder_config.decoder_fixing_codes[0]
+        rows = [core.reader.codes(candidate) for candidate in found]
+        eighth = rows[:: len(rows) // 8]  # padded to one length all cost the same: some tell of the rest
+        systems.append(lambda: peer.score(ids, rows, fill))
+        systems.append(lambda: peer.score(ids, eighth, fill, TORTOISE_LENGTH))
+        names += [peer.name, f"{peer.name}, padded to {TORTOISE_LENGTH}"]
+    seconds = alternate(systems, plan.repeats)
+    counts = [len(found), len(found), 8]
+    rates = [[count / s for s in each] for count, each in zip(counts, seconds, strict=False)]
+    peak = machine.products["float32" if name == "float32" else "bfloat16"]
+    bound = peak * len(found) / sum(operations(clvp, c.length + 1) for c in found)
+    ours = spread(rates[0])
+    yield record("score", ours, "candidates/s", system="clvp", dtype=name, n=len(found), bound=bound,
+                 fraction=ours["median"] / bound)  # fmt: skip
+    for system, each in zip(names[1:], rates[1:], strict=True):
+        theirs = spread(each)
+        more = {"system": system, "dtype": _peer_dtype(clvp), "n": len(found)}
+        yield record("score", theirs, "candidates/s", **more, ours_over_it=ours["median"] / theirs["median"])

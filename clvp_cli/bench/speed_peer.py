@@ -1,0 +1,67 @@
+"""transformers' own CLVP on the same weights, for comparison: used where it is importable, never needed.
+
+Its generation is timed on the same prefix with the same sampling; its scoring as its users batch: padded to the
+longest. Only releases up to 4.46 run its generation rightly; the figures are of whatever is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import UsageError
+from ..settings import SamplingSettings
+
+
+class Transformers:
+    """One published directory in transformers, in one type."""
+
+    def __init__(self, path: Path, dtype: str) -> None:
+        try:
+            import transformers
+        except ImportError:
+            raise UsageError(
+                "transformers is not in this environment", "pip install 'transformers<4.47', or leave --against out"
+            ) from None
+        transformers.logging.set_verbosity_error()
+        self.name = f"transformers {transformers.__version__}"
+        self.transformers = transformers
+        kind = transformers.ClvpModelForConditionalGeneration
+        self.model: Any = kind.from_pretrained(path, torch_dtype=getattr(torch, dtype)).eval()
+        self.dtype = getattr(torch, dtype)
+
+    @torch.inference_mode()
+    def generate(self, prefix: Tensor, n: int, options: SamplingSettings) -> int:
+        """n candidates behind a prefix (P, D) → codes made."""
+        decoder = self.model.speech_decoder_model
+        config = self.transformers.GenerationConfig(
+            do_sample=True,
+            num_return_sequences=n,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            top_k=options.top_k,
+            repetition_penalty=options.repetition_penalty,
+            max_new_tokens=options.max_codes,
+            min_new_tokens=options.min_codes,
+            bos_token_id=decoder.config.bos_token_id,
+            eos_token_id=decoder.config.eos_token_id,
+            pad_token_id=decoder.config.eos_token_id,
+        )
+        made = decoder.generate(conditioning_embeds=prefix[None].to(self.dtype), generation_config=config)
+        return int(made.shape[0] * options.max_codes)
+
+    @torch.inference_mode()
+    def score(self, ids: NDArray[np.int64], rows: Sequence[NDArray[np.int64]], fill: int, length: int = 0) -> None:
+        """Text ids and rows of codes, padded to the longest or to `length`, through both encoders."""
+        length = max(length, *(len(row) for row in rows))
+        padded = np.full((len(rows), length), fill)
+        for place, row in enumerate(rows):
+            padded[place, : len(row)] = row
+        self.model.text_encoder_model(input_ids=torch.from_numpy(ids)[None])
+        self.model.speech_encoder_model(input_ids=torch.from_numpy(padded))
