@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .model.conditioning import ConditioningEncoder
     from .model.decoder import CodeDecoder
     from .model.encoder import Encoder
+    from .model.precision import Precision
+    from .model.products import Kind
     from .model.random_voice import RandomVoice
     from .signals import Signal
     from .signals.clvp import ClvpSignal
@@ -130,13 +132,19 @@ class Core:
         return pick_device(self.settings.device)
 
     @cached_property
-    def dtype(self) -> torch.dtype:
-        """The precision asked for; float32 where it is left to us."""
-        import torch
+    def precision(self) -> Precision:
+        """The arithmetic asked for, or what suits the machine and the model's size."""
+        from .model.precision import precision
 
-        name = "float32" if self.settings.dtype == "auto" else self.settings.dtype
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
+        chosen = precision(self.settings.dtype, self.device, sum(t.numel for t in self.checkpoint.tensors.values()))
+        if self.settings.dtype == "auto" and chosen.name != "float32":
+            log.info("running in %s (--dtype float32 for full precision)", chosen.name)
+        return chosen
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that activations have."""
+        return self.precision.dtype
 
     @cached_property
     def conditioning(self) -> ConditioningEncoder:
@@ -149,22 +157,19 @@ class Core:
     def decoder(self) -> CodeDecoder:
         """Prefix → codes."""
         from .model.decoder import CodeDecoder
+        from .model.packed import pack_decoder
 
-        return self._part("decoder", CodeDecoder, self.config.decoder_config)
+        return pack_decoder(self._part("decoder", CodeDecoder, self.config.decoder_config, mapped=True), *self._packing)
 
     @cached_property
     def text_encoder(self) -> Encoder:
         """Ids → vector."""
-        from .model.encoder import Encoder
-
-        return self._part("text", Encoder, self._encoder_config(self.config.text_config))
+        return self._encoder("text", self.config.text_config)
 
     @cached_property
     def speech_encoder(self) -> Encoder:
         """Codes → vector."""
-        from .model.encoder import Encoder
-
-        return self._part("speech", Encoder, self._encoder_config(self.config.speech_config))
+        return self._encoder("speech", self.config.speech_config)
 
     @cached_property
     def reader(self) -> SpeechReader:
@@ -232,17 +237,26 @@ class Core:
         load_module(module, found.state(), torch.float32, str(self.device), where=str(found.path))
         return module
 
-    def _encoder_config(self, config: ClvpEncoderConfig) -> ClvpEncoderConfig:
-        clamp = self.settings.scoring.rms_norm == "clamp"
-        return dataclasses.replace(config, rms_norm="clamp") if clamp else config
+    def _encoder(self, part: str, config: ClvpEncoderConfig) -> Encoder:
+        from .model.encoder import Encoder
+        from .model.packed import pack_encoder
 
-    def _part(self, part: str, kind: Callable[[Any], M], config: Any) -> M:
+        if self.settings.scoring.rms_norm == "clamp":
+            config = dataclasses.replace(config, rms_norm="clamp")
+        return pack_encoder(self._part(part, Encoder, config, mapped=True), *self._packing)
+
+    @property
+    def _packing(self) -> tuple[Kind, torch.dtype]:
+        return self.precision.kind, self.precision.dtype
+
+    def _part(self, part: str, kind: Callable[[Any], M], config: Any, *, mapped: bool = False) -> M:
+        """A part with its weights: cast, or `mapped` as they are in the file, for packing to cast them one by one."""
         from .checkpoints.layout import PARTS
         from .checkpoints.modules import build_empty
 
         log.debug("loading the %s of %s", part, self.path)
         module = build_empty(lambda: kind(config))
-        self.checkpoint.load_into(module, PARTS[part], self.dtype, str(self.device))
+        self.checkpoint.load_into(module, PARTS[part], None if mapped else self.dtype, str(self.device))
         return module
 
 

@@ -73,7 +73,7 @@ class Settings:
 
     model: str = "mini"
     device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = "auto"
     seed: int = DEFAULT_SEED
     batch_size: int = 0  # rows at once; 0 chooses by memory. Never changes a result
     text: TextSettings = field(default_factory=TextSettings)

@@ -72,7 +72,7 @@ MODEL: Group = {
         setting="model",
     ),
     "device": _flag(str, "--device", help="auto | cpu | cuda | mps", setting="device"),
-    "dtype": _flag(str, "--dtype", help="auto | float32 | bfloat16 | float16", setting="dtype"),
+    "dtype": _flag(str, "--dtype", help="auto | float32 | bfloat16 | float16 | int8 | int4", setting="dtype"),
     "batch_size": _flag(int, "--batch-size", help="Rows at once: memory only, never the result.", setting="batch_size"),
 }
 SEED: Group = {"seed": _flag(int, "--seed", help="Candidate i depends on (seed, i) alone.", setting="seed")}

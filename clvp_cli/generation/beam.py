@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ..model.decoder import CodeDecoder
+from ..model.packed import least_rows
 from ..settings import SamplingSettings
-from .cache import RowCache, StepAttend
-from .engine import Generated, Prompt, code_position, least_codes, longest_possible, prefill
+from .cache import StepAttend, grouped
+from .engine import Generated, Prompt, code_position, least_codes, longest_possible, prefill, row_cache
 from .sampler import NEVER, initial_history, penalise
 
 
@@ -46,15 +47,14 @@ def beam_search(decoder: CodeDecoder, prompt: Prompt, options: SamplingSettings)
     config, width = decoder.config, options.beams
     limit = longest_possible(decoder, options)
     start = prefill(decoder, prompt.prefix)
-    heads = config.num_attention_heads
-    shape = (config.num_hidden_layers, width, heads, limit, config.hidden_size // heads)
-    cache = RowCache(shape, start.logits.dtype, start.logits.device)
+    rows = max(width, least_rows(decoder))
+    cache = row_cache(decoder, rows)
     logits = start.logits.expand(width, -1)
     scores = torch.tensor([0.0] + [-1e9] * (width - 1), device=logits.device)
     said = initial_history(width, config.vocab_size, config.bos_token_id, options).to(logits.device)
     codes = torch.zeros(width, 0, dtype=torch.long, device=logits.device)
     found = Hypotheses(width, options.length_penalty)
-    groups = [(start.cache, torch.arange(width, device=logits.device))]
+    groups = grouped([start.cache], torch.zeros(rows, dtype=torch.long, device=logits.device), rows)
     for count in range(limit):
         ranked = _continuations(logits, said, scores, count, decoder, options)
         beams, chosen, scores = _select(ranked, codes, config.eos_token_id, width, found)
@@ -63,11 +63,12 @@ def beam_search(decoder: CodeDecoder, prompt: Prompt, options: SamplingSettings)
         if found.closed(float(ranked[0].max()), count + 1) or count + 1 == limit:
             break
         cache.reorder(beams)
-        attend = StepAttend(cache, groups, width)
-        position = torch.full((width, 1), int(code_position(count, options)), device=codes.device)
-        hidden = decoder.stack.hidden(decoder.stack.embed(chosen.unsqueeze(1), position), attend.attend)
+        attend = StepAttend(cache, groups, rows)
+        position = torch.full((rows, 1), int(code_position(count, options)), device=codes.device)
+        fed = torch.cat((chosen, chosen[:1].expand(rows - width))).unsqueeze(1)
+        hidden = decoder.stack.hidden(decoder.stack.embed(fed, position), attend.attend)
         attend.done()
-        logits = decoder.logits(hidden[:, 0])
+        logits = decoder.logits(hidden[:width, 0])
     if not found.closed(float(scores.max()), codes.shape[1]):
         for row, logprob in zip(codes.tolist(), scores.tolist(), strict=True):
             found.add(row, logprob, len(row))

@@ -1,18 +1,23 @@
 """Keys and values that generation keeps: a prompt's once for all its candidates, each candidate's own beside it.
 
-Tensors only. L layers, H heads, P prompt positions, N rows, T codes, d head width. Attention of a step looks at both
-parts and joins them in one softmax, so that a prompt is never copied N times.
+Tensors only. L layers, H heads, P prompt positions, N rows, T codes, E extent (T rounded up), d head width. Attention
+of a step looks at both parts and joins them in one softmax, so that a prompt is never copied N times.
+
+A row's result has the same bits whatever rows are beside it: extents grow by whole BLOCKs that are masked (a masked
+key adds an exact zero), and products have shapes whose kernels do not look at the number of rows (see model/packed).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..model.layers import Attend, MaskedAttend
+
+BLOCK = 64  # positions by which the rows' caches grow: contiguous memory is what the kernels need
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,10 @@ class PromptCache:
 
 
 class PromptRecorder:
-    """Runs a prompt causally and keeps its keys and values."""
+    """Runs a prompt causally and keeps its keys and values in `dtype`."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
         self.layers: list[tuple[Tensor, Tensor]] = []
 
     def attend(self, layer: int) -> Attend:
@@ -39,7 +45,7 @@ class PromptRecorder:
         causal = MaskedAttend(causal=True)
 
         def record(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            self.layers.append((k[0], v[0]))
+            self.layers.append((k[0].to(self.dtype), v[0].to(self.dtype)))
             return causal(q, k, v)
 
         return record
@@ -53,82 +59,131 @@ class PromptRecorder:
 class RowCache:
     """Keys and values of N rows, each at its own length, in slots that are filled, moved and left.
 
-    keys, values: (L, N, H, capacity, d), zeros that take no memory on the CPU until they are written. `lengths` (N,)
-    counts the codes of each row.
+    keys[l], values[l]: (N, H, E, d), whole blocks as long as the longest row needs. `lengths` (N,) counts the codes of
+    each row.
     """
 
-    def __init__(self, shape: tuple[int, int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
-        self.keys, self.values = lazy_zeros(shape, dtype, device), lazy_zeros(shape, dtype, device)
-        self.lengths = torch.zeros(shape[1], dtype=torch.long, device=device)
+    def __init__(
+        self, layers: int, rows: int, heads: int, width: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.keys, self.values = (
+            [torch.zeros(rows, heads, BLOCK, width, dtype=dtype, device=device) for _ in range(layers)]
+            for _ in range(2)
+        )
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
+
+    @property
+    def extent(self) -> int:
+        """E."""
+        return self.keys[0].shape[2]
+
+    def reserve(self, length: int) -> None:
+        """Make the extent the whole blocks that `length` positions need, one layer at a time."""
+        extent = -(-length // BLOCK) * BLOCK
+        if extent == self.extent:
+            return
+        kept = min(extent, self.extent)
+        for tensors in (self.keys, self.values):
+            for layer, old in enumerate(tensors):
+                new = old.new_zeros(*old.shape[:2], extent, old.shape[3])
+                new[:, :, :kept] = old[:, :, :kept]
+                tensors[layer] = new
 
     def move(self, source: int, target: int) -> None:
         """Let row `source` take the slot `target`."""
-        length = int(self.lengths[source])
-        self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
-        self.values[:, target, :, :length] = self.values[:, source, :, :length]
-        self.lengths[target] = length
+        for tensor in (*self.keys, *self.values):
+            tensor[target] = tensor[source]
+        self.lengths[target] = self.lengths[source]
 
     def reorder(self, rows: Tensor) -> None:
         """Let slot i hold what slot rows[i] held: beams that fork and die."""
         count = len(rows)
-        self.keys[:, :count] = self.keys[:, rows]
-        self.values[:, :count] = self.values[:, rows]
+        for tensor in (*self.keys, *self.values):
+            tensor[:count] = tensor[rows]
         self.lengths[:count] = self.lengths[rows]
 
 
-class StepAttend:
-    """One step of `rows` live rows: writes the new key and value, then attends to the prompt and to the row.
+@dataclass(frozen=True)
+class Group:
+    """A prompt and the rows (n,) that continue it, their first repeated where they are fewer than kernels want.
 
-    `groups` pairs each prompt with the rows (n,) that continue it; together they name rows 0 … rows − 1 once.
+    `count` is n without the repeats. `alone` says that the rows are all there are, in order.
     """
 
-    def __init__(self, cache: RowCache, groups: list[tuple[PromptCache, Tensor]], rows: int) -> None:
+    prompt: PromptCache
+    members: Tensor
+    count: int
+    alone: bool
+
+
+def grouped(prompts: Sequence[PromptCache], owners: Tensor, least: int) -> list[Group]:
+    """Rows by prompt: owners (N,) says which of `prompts` each row continues."""
+    groups = []
+    for number, prompt in enumerate(prompts):
+        members = torch.nonzero(owners == number).flatten()
+        count = len(members)
+        if 0 < count < least:
+            members = torch.cat((members, members[:1].expand(least - count)))
+        if count:
+            groups.append(Group(prompt, members, count, count == len(owners) and count >= least))
+    return groups
+
+
+class StepAttend:
+    """One step of `rows` live rows: writes the new key and value, then attends to the prompt and to the row."""
+
+    def __init__(self, cache: RowCache, groups: list[Group], rows: int) -> None:
         self.cache, self.groups, self.rows = cache, groups, rows
-        lengths = cache.lengths[:rows]
-        self.longest = int(lengths.max()) + 1
-        self.at = lengths
-        self.all = torch.arange(rows, device=lengths.device)
-        steps = torch.arange(self.longest, device=lengths.device)
-        ragged = bool((lengths != lengths[0]).any())
-        self.hole = (steps > lengths.unsqueeze(1))[:, None, None, :] if ragged else None  # (N, 1, 1, T)
+        self.at = cache.lengths[:rows]
+        longest = int(self.at.max())
+        cache.reserve(longest + 1)
+        self.place = longest if bool((self.at == longest).all()) else None  # where all rows write, if all at one place
+        self.all = torch.arange(rows, device=self.at.device)
+        steps = torch.arange(cache.extent, device=self.at.device)
+        unwritten = torch.zeros(rows, 1, cache.extent, dtype=cache.keys[0].dtype, device=self.at.device)
+        self.mask = unwritten.masked_fill_((steps > self.at.unsqueeze(1)).unsqueeze(1), -torch.inf)  # (N, 1, E)
 
     def attend(self, layer: int) -> Attend:
         """The way of layer `layer`."""
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
 
         def step(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (N, H, 1, d)
-            keys, values = self.cache.keys[layer], self.cache.values[layer]
-            keys[self.all, :, self.at], values[self.all, :, self.at] = k[:, :, 0], v[:, :, 0]
-            own = q @ keys[: self.rows, :, : self.longest].transpose(-1, -2)  # (N, H, 1, T)
-            if self.hole is not None:
-                own = own.masked_fill(self.hole, -torch.inf)
-            own_values = values[: self.rows, :, : self.longest]
-            if len(self.groups) == 1:
-                return _join(q, own, own_values, self.groups[0][0], layer)
-            mixed = torch.empty_like(q)
-            for prompt, members in self.groups:
-                mixed[members] = _join(q[members], own[members], own_values[members], prompt, layer)
-            return mixed
+            for tensor, new in ((keys, k), (values, v)):
+                if self.place is not None:
+                    tensor[: self.rows, :, self.place] = new[:, :, 0]
+                else:
+                    tensor[self.all, :, self.at] = new[:, :, 0].to(tensor.dtype)
+            asked = q[:, :, 0].to(keys.dtype)  # (N, H, d)
+            rows, heads, width = asked.shape
+            flat_keys, flat_values = (t[:rows].view(rows * heads, -1, width) for t in (keys, values))
+            own = torch.bmm(asked.reshape(-1, 1, width), flat_keys.transpose(1, 2)).view(rows, heads, -1)
+            mixed, weights = self._join(asked, own.add_(self.mask), layer)  # (N·H, 1, d), (N·H, 1, E)
+            return torch.baddbmm(mixed, weights, flat_values).view_as(q).to(q.dtype)
 
         return step
+
+    def _join(self, q: Tensor, own: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """One softmax over the prompts' logits and the rows' own (N, H, E) → what the prompts give (N·H, 1, d), and
+        the weights (N·H, 1, E) of the rows' own values."""
+        rows, heads, width = q.shape
+        if len(self.groups) == 1 and self.groups[0].alone:
+            mixed, weights = _of_prompt(q, own, self.groups[0].prompt, layer)
+        else:
+            mixed, weights = torch.empty_like(q), torch.empty_like(own)
+            for group in self.groups:
+                given, left = _of_prompt(q[group.members], own[group.members], group.prompt, layer)
+                members = group.members[: group.count]
+                mixed[members], weights[members] = given[: group.count], left[: group.count]
+        return mixed.reshape(-1, 1, width), weights.reshape(rows * heads, 1, -1)
 
     def done(self) -> None:
         """The step's keys now count."""
         self.cache.lengths[: self.rows] += 1
 
 
-def _join(q: Tensor, own: Tensor, own_values: Tensor, prompt: PromptCache, layer: int) -> Tensor:
-    """One softmax over the prompt's logits and the rows' own (n, H, 1, T) → mixed values (n, H, 1, d)."""
-    by_head = q[:, :, 0].transpose(0, 1)  # (H, n, d): the prompt is read once for all rows
-    shared = (by_head @ prompt.keys[layer].transpose(-1, -2)).transpose(0, 1).unsqueeze(2)  # (n, H, 1, P)
-    weights = torch.cat((shared, own), dim=-1).softmax(-1)
-    front, back = weights[..., : prompt.length], weights[..., prompt.length :]
-    from_prompt = front[:, :, 0].transpose(0, 1) @ prompt.values[layer]  # (H, n, d)
-    return from_prompt.transpose(0, 1).unsqueeze(2) + back @ own_values
-
-
-def lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros; on the CPU from the operating system's own zero pages, which cost nothing until they are written."""
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    width = torch.empty(0, dtype=dtype).element_size()
-    return torch.from_numpy(np.zeros(shape, dtype=f"V{width}").view(f"i{width}")).view(dtype)
+def _of_prompt(q: Tensor, own: Tensor, prompt: PromptCache, layer: int) -> tuple[Tensor, Tensor]:
+    """Rows (n, H, d) of one prompt and their own logits (n, H, E) → (what the prompt gives (n, H, d), own weights)."""
+    shared = torch.bmm(q.transpose(0, 1), prompt.keys[layer].transpose(-1, -2))  # (H, n, P): read once for all rows
+    weights = torch.cat((shared.transpose(0, 1), own), dim=-1).softmax(-1)
+    front = weights[..., : prompt.length].transpose(0, 1)
+    return torch.bmm(front, prompt.values[layer]).transpose(0, 1), weights[..., prompt.length :]

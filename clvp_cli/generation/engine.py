@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from ..model.decoder import CodeDecoder
+from ..model.packed import cache_dtype, flow_dtype, least_rows
 from ..records import Codes
 from ..settings import SamplingSettings
-from .cache import PromptCache, PromptRecorder, RowCache, StepAttend
+from .cache import Group, PromptCache, PromptRecorder, RowCache, StepAttend, grouped
 from .sampler import NEVER, choose, initial_history, uniforms
 
-CACHE_BYTES = 1152 * 2**20  # keys and values of all rows together, where no batch size is given
+CACHE_BYTES = 1152 * 2**20  # keys and values of all rows at their longest, where no batch size is given
+FEW = 16  # rows that are run at once whatever they take: what most people ask for
+MANY = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,19 +71,23 @@ def rows_that_fit(decoder: CodeDecoder, options: SamplingSettings, batch_size: i
     """How many rows to run at once: what was asked for, or what keeps the caches within CACHE_BYTES."""
     if batch_size:
         return batch_size
-    weight = decoder.lm_head.weight
     config = decoder.config
-    a_row = (
-        2 * config.num_hidden_layers * config.hidden_size * weight.element_size() * longest_possible(decoder, options)
-    )
-    return max(1, min(256, CACHE_BYTES // a_row))
+    a_code = 2 * config.num_hidden_layers * config.hidden_size * cache_dtype(decoder).itemsize
+    return max(FEW, min(MANY, CACHE_BYTES // (a_code * longest_possible(decoder, options))))
+
+
+def row_cache(decoder: CodeDecoder, rows: int) -> RowCache:
+    """An empty cache for `rows` rows of this decoder."""
+    config, heads = decoder.config, decoder.config.num_attention_heads
+    device = decoder.final_norm.weight.device
+    return RowCache(config.num_hidden_layers, rows, heads, config.hidden_size // heads, cache_dtype(decoder), device)
 
 
 def prefill(decoder: CodeDecoder, prefix: Tensor) -> _Prefilled:
     """Run a prefix (P, D), which takes no decoder positions, and the start code at position 0."""
     start = torch.tensor([[decoder.config.bos_token_id]], device=prefix.device)
     first = decoder.stack.embed(start, torch.zeros_like(start))
-    recorder = PromptRecorder()
+    recorder = PromptRecorder(cache_dtype(decoder))
     embeds = torch.cat((prefix.unsqueeze(0).to(first.dtype), first), dim=1)
     hidden = decoder.stack.hidden(embeds, recorder.attend)
     return _Prefilled(recorder.cache(), decoder.logits(hidden[0, -1]))
@@ -90,21 +97,20 @@ class Slots:
     """The live rows of a batch, one slot each; dead rows leave by letting the last live row take their slot."""
 
     def __init__(self, decoder: CodeDecoder, options: SamplingSettings, rows: int) -> None:
-        config = decoder.config
-        weight = decoder.lm_head.weight
+        config, device = decoder.config, decoder.final_norm.weight.device
         self.decoder, self.options, self.rows = decoder, options, rows
         self.limit = longest_possible(decoder, options)
-        heads = config.num_attention_heads
-        shape = (config.num_hidden_layers, rows, heads, self.limit, config.hidden_size // heads)
-        self.cache = RowCache(shape, weight.dtype, weight.device)
-        self.said = initial_history(rows, config.vocab_size, config.bos_token_id, options).to(weight.device)
+        self.least = least_rows(decoder)
+        self.cache = row_cache(decoder, max(rows, self.least))
+        self.said = initial_history(rows, config.vocab_size, config.bos_token_id, options).to(device)
         self.fresh = self.said[0].clone() if rows else self.said
-        self.codes = torch.zeros(rows, self.limit, dtype=torch.long, device=weight.device)
-        self.draws = torch.zeros(rows, self.limit, dtype=torch.float64, device=weight.device)
-        self.counts = torch.zeros(rows, dtype=torch.long, device=weight.device)  # codes sampled so far
-        self.logprobs = torch.zeros(rows, dtype=torch.float64, device=weight.device)
-        self.logits = torch.zeros(rows, config.vocab_size, device=weight.device)
+        self.codes = torch.zeros(rows, self.limit, dtype=torch.long, device=device)
+        self.draws = torch.zeros(rows, self.limit, dtype=torch.float64, device=device)
+        self.counts = torch.zeros(rows, dtype=torch.long, device=device)  # codes sampled so far
+        self.logprobs = torch.zeros(rows, dtype=torch.float64, device=device)
+        self.logits = torch.zeros(rows, config.vocab_size, dtype=flow_dtype(decoder), device=device)
         self.owners: list[tuple[int, int]] = []  # (prompt number, candidate index) of each live row
+        self.groups: list[Group] = []  # the live rows by prompt; empty until the next step needs it
 
     @property
     def live(self) -> int:
@@ -122,6 +128,7 @@ class Slots:
         if not self.options.greedy:
             self.draws[row] = torch.from_numpy(uniforms(seed, index, self.limit)).to(self.draws.device)
         self.owners.append((prompt, index))
+        self.groups = []
 
     def sample(self) -> Tensor:
         """Draw the next code of every live row from `logits`; (n,) True for rows that end with it."""
@@ -160,20 +167,30 @@ class Slots:
                 table[row] = table[last]
             self.owners[row] = self.owners[last]
         self.owners.pop()
+        self.groups = []
 
     def step(self, prompts: dict[int, _Prefilled]) -> None:
         """Feed the codes just sampled; `logits` then holds those of the next."""
         n = self.live
-        owners = torch.tensor([prompt for prompt, _ in self.owners], device=self.counts.device)
-        groups = [(prompts[p].cache, torch.nonzero(owners == p).flatten()) for p in sorted({p for p, _ in self.owners})]
-        attend = StepAttend(self.cache, groups, n)
+        if not self.groups:
+            numbers = sorted({prompt for prompt, _ in self.owners})
+            owners = torch.tensor([numbers.index(prompt) for prompt, _ in self._rows()], device=self.counts.device)
+            self.groups = grouped([prompts[number].cache for number in numbers], owners, self.least)
         last = self.counts[:n].unsqueeze(1) - 1
-        positions = code_position(last, self.options)
+        codes, positions = self.codes[:n].gather(1, last), code_position(last, self.options)
         assert isinstance(positions, Tensor)
+        if n < self.least:  # rows that only keep the kernels' shapes: they say what the first row says
+            codes, positions = (torch.cat((t, t[:1].expand(self.least - n, -1))) for t in (codes, positions))
+            self.cache.lengths[n : self.least] = self.cache.lengths[0]
+        attend = StepAttend(self.cache, self.groups, len(codes))
         stack = self.decoder.stack
-        hidden = stack.hidden(stack.embed(self.codes[:n].gather(1, last), positions), attend.attend)
+        hidden = stack.hidden(stack.embed(codes, positions), attend.attend)
         attend.done()
-        self.logits[:n] = self.decoder.logits(hidden[:, 0])
+        self.logits[:n] = self.decoder.logits(hidden[:, 0])[:n]
+
+    def _rows(self) -> list[tuple[int, int]]:
+        """The owners, the first repeated up to the least number of rows."""
+        return self.owners + self.owners[:1] * max(0, self.least - self.live)
 
 
 Progress = Callable[[int, int], None]  # candidates done, codes sampled since the last call

@@ -1,7 +1,7 @@
-"""How the speech encoder hears candidates: fixed, padded as the profile asks, batched by equal length.
+"""How the speech encoder hears candidates: fixed, padded as the profile asks, and nothing beyond that.
 
-Candidates of one length share a batch and nothing is padded beyond what the profile asks, so that what is heard of a
-candidate is its own. Knows nothing of texts, files or commands.
+Candidates of many lengths go through the encoder in one pass without pads, each attending to itself alone, so that
+what is heard of a candidate is its own. Knows nothing of texts, files or commands.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from ..config import ClvpDecoderConfig
 from ..errors import CandidateError, ConfigError
 from ..model.clvp import fix_speech_codes
 from ..model.encoder import Encoder
+from ..model.ragged import ragged_hidden
 from ..records import Candidate
 
-TOKENS_A_BATCH = 8192  # codes in one pass, whatever the number of candidates
+TOKENS_A_BATCH = 8192  # codes of one length at once, whatever the number of candidates
+TOKENS_A_PASS = 2048  # codes in one pass where lengths differ: what lies between two layers stays in the cache
 
 Pad = Literal["own", "batch"] | int
 
@@ -44,13 +46,14 @@ class SpeechReader:
 
     @torch.inference_mode()
     def read(self, candidates: Sequence[Candidate]) -> Iterator[Heard]:
-        """Every candidate once, in batches of equal length."""
+        """Every candidate once, those of equal length together."""
         length = self._length(candidates)
         rows = [self.codes(candidate, length) for candidate in candidates]
-        embedding = self.speech.token_embedding
-        for members in buckets([len(row) for row in rows], self.batch_size):
-            codes = torch.from_numpy(np.stack([rows[m] for m in members])).to(embedding.weight.device)
-            yield Heard(members, self.speech.hidden(embedding(codes)))
+        device = self.speech.token_embedding.weight.device
+        for groups in passes(buckets([len(row) for row in rows], self.batch_size), rows, self.batch_size):
+            codes = [torch.from_numpy(np.stack([rows[m] for m in members])).to(device) for members in groups]
+            for members, hidden in zip(groups, ragged_hidden(self.speech, codes), strict=True):
+                yield Heard(members, hidden)
 
     def codes(self, candidate: Candidate, length: int | None = None) -> NDArray[np.int64]:
         """What the encoder reads of a candidate: (T,) its codes, one stop if it stopped, stops up to `length`, fixed.
@@ -99,3 +102,20 @@ def buckets(lengths: Sequence[int], batch_size: int = 0) -> Iterator[list[int]]:
         members = by_length[length]
         most = batch_size or max(1, TOKENS_A_BATCH // max(1, length))
         yield from (members[start : start + most] for start in range(0, len(members), most))
+
+
+def passes(
+    groups: Iterator[list[int]], rows: Sequence[NDArray[np.int64]], batch_size: int = 0
+) -> Iterator[list[list[int]]]:
+    """Buckets of places put together to TOKENS_A_PASS codes, or batch_size rows, a pass; one bucket at least."""
+    held: list[list[int]] = []
+    codes = count = 0
+    for members in groups:
+        size = len(members) * len(rows[members[0]])
+        if held and (codes + size > TOKENS_A_PASS or (batch_size and count + len(members) > batch_size)):
+            yield held
+            held, codes, count = [], 0, 0
+        held.append(members)
+        codes, count = codes + size, count + len(members)
+    if held:
+        yield held

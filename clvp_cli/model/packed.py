@@ -1,0 +1,156 @@
+"""Layers rearranged for speed after loading: q, k and v in one matrix, each weight as its kernel wants it.
+
+Packing replaces a module's layers one by one and drops the originals, so that no second copy of the weights is ever
+held; what is packed cannot be saved again. Knows no files or settings. B batch, S positions, H heads, d head width.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .decoder import ClvpDecoderLayer, CodeDecoder
+from .encoder import ClvpEncoderLayer, Encoder
+from .layers import Attend
+from .products import FEW_ROWS, HalfHead, Int8Product, Kind, Product, flowing, product
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def joined(parts: list[nn.Linear], scale: float, kind: Kind, dtype: torch.dtype) -> Product:
+    """q, k and v projections as one product (…, 3·D), the scale of the queries within it."""
+    weight = torch.cat([part.weight.to(torch.float32) for part in parts])
+    width = parts[0].out_features
+    weight[:width] *= scale
+    bias = None
+    if any(part.bias is not None for part in parts):
+        none = weight.new_zeros(width)
+        bias = torch.cat([none if part.bias is None else part.bias.to(torch.float32) for part in parts])
+        bias[:width] *= scale
+    return product(kind, dtype, weight, bias)
+
+
+class PackedAttention(nn.Module):
+    """Self-attention over one joined projection."""
+
+    def __init__(self, heads: int, parts: list[nn.Linear], out: nn.Linear, kind: Kind, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = joined(parts, (parts[0].out_features // heads) ** -0.5, kind, dtype)
+        self.out = product(kind, dtype, out.weight, out.bias)
+
+    def forward(self, x: Tensor, attend: Attend, residual: Tensor) -> Tensor:
+        """Normed (B, S, D) and what it is added to (B, S, D) → (B, S, D)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, S, d)
+        return self.out.add(attend(q, k, v).transpose(1, 2).flatten(-2), residual)
+
+
+class PackedDecoderLayer(nn.Module):
+    """A ClvpDecoderLayer for inference: x + attention(norm x), then x + mlp(norm x)."""
+
+    def __init__(self, layer: ClvpDecoderLayer, act: str, kind: Kind, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.act = act
+        self.input_layernorm = _owned(layer.input_layernorm, dtype)
+        self.post_attention_layernorm = _owned(layer.post_attention_layernorm, dtype)
+        attn, mlp = layer.attn, layer.mlp
+        self.attn = PackedAttention(attn.heads, [attn.q_proj, attn.k_proj, attn.v_proj], attn.out_proj, kind, dtype)
+        self.fc = product(kind, dtype, mlp.c_fc.weight.t(), mlp.c_fc.bias)
+        self.proj = product(kind, dtype, mlp.c_proj.weight.t(), mlp.c_proj.bias)
+
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        x = self.attn(self.input_layernorm(x), attend, x)
+        return self.proj.add(self.fc.activated(self.post_attention_layernorm(x), self.act), x)
+
+
+class PackedEncoderLayer(nn.Module):
+    """A ClvpEncoderLayer for inference."""
+
+    def __init__(self, layer: ClvpEncoderLayer, kind: Kind, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.input_rmsnorm = _owned(layer.input_rmsnorm, dtype)
+        self.post_attention_rmsnorm = _owned(layer.post_attention_rmsnorm, dtype)
+        self.activation_fn = layer.mlp.fc1.activation_fn
+        attn, mlp = layer.self_attn, layer.mlp
+        self.attn = PackedAttention(attn.heads, [attn.q_proj, attn.k_proj, attn.v_proj], attn.out_proj, kind, dtype)
+        self.fc1 = product(kind, dtype, mlp.fc1.proj.weight, mlp.fc1.proj.bias)
+        self.fc2 = product(kind, dtype, mlp.fc2.weight, mlp.fc2.bias)
+
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        x = self.attn(self.input_rmsnorm(x), attend, x)
+        value, gate = self.fc1(self.post_attention_rmsnorm(x)).chunk(2, dim=-1)
+        return self.fc2.add(value * self.activation_fn(gate), x)
+
+
+@torch.no_grad()
+def pack_decoder(decoder: CodeDecoder, kind: Kind, dtype: torch.dtype = torch.float32) -> CodeDecoder:
+    """Pack a decoder in place, layer by layer; its head stays in at least 16 bits.
+
+    Its weights may be of any floating type: they are cast on the way. int8 and int4 need a CPU.
+    """
+    dtype = flowing(kind, dtype)
+    stack = decoder.stack
+    for number, layer in enumerate(stack.layers):
+        assert isinstance(layer, ClvpDecoderLayer)
+        stack.layers[number] = PackedDecoderLayer(layer, decoder.config.activation_function, kind, dtype)
+        del layer
+        _return_memory()
+    head = decoder.lm_head
+    outer: Kind = "packed" if kind in ("int8", "int4") else kind
+    if kind == "int8":
+        decoder.lm_head = HalfHead(head.weight, head.bias)  # type: ignore[assignment]
+    else:
+        decoder.lm_head = product(outer, dtype, head.weight, head.bias)  # type: ignore[assignment]
+    for part in (stack.input_embeds_layer, stack.position_embeds_layer, stack.layer_norm, decoder.final_norm):
+        _owned(part, dtype)
+    return decoder
+
+
+def _owned(module: M, dtype: torch.dtype) -> M:
+    """The module with its tensors in `dtype` and in their own memory: one left in a mapped file keeps it all mapped."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype, copy=True)
+    return module
+
+
+def _return_memory() -> None:
+    """Give freed memory back to the system: glibc keeps it between what stays, and packing would take it twice."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+@torch.no_grad()
+def pack_encoder(encoder: Encoder, kind: Kind, dtype: torch.dtype = torch.float32) -> Encoder:
+    """Pack an encoder's layers in place; embedding, norms and projection stay as they are, in the flowing type."""
+    dtype = flowing(kind, dtype)
+    for number, layer in enumerate(encoder.layers):
+        assert isinstance(layer, ClvpEncoderLayer)
+        encoder.layers[number] = PackedEncoderLayer(layer, kind, dtype)
+        del layer
+        _return_memory()
+    for part in (encoder.token_embedding, encoder.final_layer_norm, encoder.projection):
+        _owned(part, dtype)
+    return encoder
+
+
+def flow_dtype(decoder: CodeDecoder) -> torch.dtype:
+    """The type of a decoder's activations."""
+    return decoder.final_norm.weight.dtype
+
+
+def cache_dtype(decoder: CodeDecoder) -> torch.dtype:
+    """The type that keys and values are kept in: 16 bits where the weights have no more than that."""
+    first = decoder.stack.layers[0]
+    halved = isinstance(first, PackedDecoderLayer) and isinstance(first.fc, Int8Product)
+    return torch.bfloat16 if halved else flow_dtype(decoder)
+
+
+def least_rows(decoder: CodeDecoder) -> int:
+    """How many rows a step must have for a row's result not to depend on their number."""
+    return FEW_ROWS if cache_dtype(decoder) == torch.float32 else 1

@@ -1,0 +1,53 @@
+"""Which arithmetic a model runs in: from the name a person gives, or "auto", to what weights become and flow in.
+
+Knows the machine and the model's size; no files, no settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import UsageError
+from .products import Kind, can_pack, flowing
+
+# A model with fewer parameters is done in milliseconds and fits into caches: halving its weights gains nothing.
+WORTH_HALVING = 50_000_000
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What runs: the name ("bfloat16", "int8", …), how products are packed, and the type of activations."""
+
+    name: str
+    kind: Kind
+    dtype: torch.dtype
+
+
+def precision(name: str, device: torch.device, parameters: int) -> Precision:
+    """The arithmetic of that name on a device, for a model of so many parameters.
+
+    "auto" is bfloat16 where the processor multiplies it (AVX512-BF16, AMX, CUDA from Ampere on) and the model is large
+    enough to gain, else float32. int8 and int4 run on CPUs alone; UsageError elsewhere.
+    """
+    if name == "auto":
+        name = "bfloat16" if parameters >= WORTH_HALVING and multiplies_halves(device) else "float32"
+    packs = can_pack(device)
+    if name in ("int8", "int4"):
+        if not packs:
+            raise UsageError(f"--dtype {name} runs on a CPU with oneDNN alone", "use --device cpu, or bfloat16")
+        kind: Kind = "int8" if name == "int8" else "int4"
+        return Precision(name, kind, flowing(kind, torch.float32))
+    dtype: torch.dtype = getattr(torch, name)
+    return Precision(name, "packed" if packs and dtype != torch.float16 else "plain", dtype)
+
+
+def multiplies_halves(device: torch.device) -> bool:
+    """Whether a device has instructions for products in bfloat16."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(probe is not None and probe() for probe in probes)

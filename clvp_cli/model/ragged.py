@@ -1,0 +1,60 @@
+"""Sequences of many lengths through an encoder at once, none of them padded.
+
+All positions stand in one row, so that products, norms and activations see one large matrix; attention alone looks at
+each sequence by itself. Tensors only. n sequences of one length T, H heads, d head width, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .encoder import Encoder, rotary_angles, rotate
+
+
+def ragged_hidden(encoder: Encoder, groups: Sequence[Tensor]) -> list[Tensor]:
+    """Ids (n, T), one tensor a length → last hidden states (n, T, D), as `encoder.hidden` gives them for each group."""
+    ids = torch.cat([group.flatten() for group in groups])
+    places = torch.cat([torch.arange(group.shape[1], device=ids.device).repeat(len(group)) for group in groups])
+    attend = RaggedAttend(encoder, places, [(len(group), group.shape[1]) for group in groups])
+    x = encoder.token_embedding(ids).unsqueeze(0)  # (1, ΣnT, D)
+    for layer in encoder.layers:
+        x = layer(x, attend)
+    parts = encoder.final_layer_norm(x)[0].split([group.numel() for group in groups])
+    return [part.view(*group.shape, -1) for part, group in zip(parts, groups, strict=True)]
+
+
+class RaggedAttend:
+    """Attention within each sequence; `shapes` are the groups' (n, T), `places` every position's own number."""
+
+    def __init__(self, encoder: Encoder, places: Tensor, shapes: Sequence[tuple[int, int]]) -> None:
+        self.shapes = shapes
+        self.angles: tuple[Tensor, Tensor] | None = None
+        if encoder.config.use_rotary_embedding:
+            angles = rotary_angles(encoder.config, places.unsqueeze(0)).unsqueeze(1)  # (1, 1, S, rotary_dim)
+            dtype = encoder.token_embedding.weight.dtype
+            self.angles = angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (1, H, S, d)
+        if self.angles is not None:
+            q, k, v = (rotate(t, *self.angles) for t in (q, k, v))
+        mixed = q.new_empty(q.shape[2], q.shape[1], q.shape[3])  # (S, H, d)
+        start = 0
+        for n, length in self.shapes:
+            end = start + n * length
+            group = (t[0, :, start:end].reshape(t.shape[1], n, length, -1).transpose(0, 1) for t in (q, k, v))
+            mixed[start:end] = _attention(*group).transpose(1, 2).flatten(0, 1)
+            start = end
+        return mixed.transpose(0, 1).unsqueeze(0)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Full attention (n, H, T, d) of queries that are scaled already."""
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu":  # twice as quick there as the fused kernel
+        shape = q.shape
+        q, k, v = (t.reshape(-1, *shape[2:]) for t in (q, k, v))
+        return torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v).view(shape)
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)

@@ -1,0 +1,207 @@
+"""Packed products and layers: what they compute, that a row does not depend on the rows beside it, and its memory."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from clvp_cli.config import ClvpDecoderConfig, ClvpEncoderConfig
+from clvp_cli.errors import UsageError
+from clvp_cli.generation.engine import Prompt, generate
+from clvp_cli.model.decoder import CodeDecoder
+from clvp_cli.model.encoder import Encoder
+from clvp_cli.model.initialise import initialise
+from clvp_cli.model.packed import cache_dtype, least_rows, pack_decoder, pack_encoder
+from clvp_cli.model.precision import WORTH_HALVING, precision
+from clvp_cli.model.products import FEW_ROWS, Product, can_pack, product
+from clvp_cli.settings import SamplingSettings
+
+CPU = torch.device("cpu")
+needs_onednn = pytest.mark.skipif(not can_pack(CPU), reason="this build of torch has no oneDNN")
+KINDS = [("plain", "float32"), ("packed", "float32"), ("packed", "bfloat16"), ("int8", "float32"), ("int4", "bfloat16")]
+ROUNDING = {"float32": 1e-5, "bfloat16": 1.5e-2, "int8": 2e-2, "int4": 0.15}  # of the largest output
+
+
+def made(kind, dtype, inputs=1024, outputs=3072):
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(outputs, inputs, generator=generator) * 0.02
+    bias = torch.randn(outputs, generator=generator) * 0.1
+    x = torch.randn(64, inputs, generator=generator).to(dtype)
+    return product(kind, dtype, weight, bias), torch.nn.functional.linear(x.float(), weight, bias), x
+
+
+@needs_onednn
+@pytest.mark.parametrize(("kind", "name"), KINDS)
+def test_products_are_the_linear_layers_they_stand_for(kind, name):
+    """Each kind gives the plain product within its rounding, alone, before an activation and onto a residual."""
+    dtype = getattr(torch, name)
+    packed, want, x = made(kind, dtype)
+    bound = ROUNDING[kind if kind in ROUNDING else name] * float(want.abs().max())
+    residual = torch.ones_like(want).to(dtype)
+    assert (packed(x).float() - want).abs().max() <= bound
+    assert (packed.add(x, residual).float() - want - 1).abs().max() <= 1.5 * bound
+    for act in ("gelu", "gelu_new", "silu"):
+        expected = {
+            "gelu": torch.nn.functional.gelu(want),
+            "gelu_new": torch.nn.functional.gelu(want, approximate="tanh"),
+            "silu": torch.nn.functional.silu(want),
+        }[act]
+        assert (packed.activated(x, act).float() - expected).abs().max() <= 1.5 * bound
+    assert packed(x.view(4, 16, -1)).shape == (4, 16, 3072)
+
+
+@needs_onednn
+@pytest.mark.parametrize(("kind", "name"), KINDS[1:])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1024, 3072), (4096, 1024), (64, 192)])
+def test_a_row_has_the_same_bits_whatever_is_beside_it(kind, name, inputs, outputs):
+    """A row's product, with an activation or onto a residual, is bit for bit the same among 1 (4) to 64 rows."""
+    dtype = getattr(torch, name)
+    packed, _, x = made(kind, dtype, inputs, outputs)
+    residual = torch.ones(64, outputs, dtype=dtype)
+    whole = packed(x), packed.activated(x, "gelu_new"), packed.add(x, residual)
+    least = FEW_ROWS if name == "float32" and kind == "packed" else 1
+    for rows in (1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 48):
+        if rows >= least:
+            few = x[:rows].contiguous()
+            again = packed(few), packed.activated(few, "gelu_new"), packed.add(few, residual[:rows].contiguous())
+            for one, all_of_them in zip(again, whole, strict=True):
+                assert torch.equal(one, all_of_them[:rows]), f"{rows} rows"
+
+
+SMALL = ClvpDecoderConfig(
+    vocab_size=300, hidden_size=256, num_hidden_layers=3, num_attention_heads=4, bos_token_id=298, eos_token_id=299
+)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A small decoder in float32 whose next codes vary, and two prefixes."""
+    torch.manual_seed(0)
+    decoder = CodeDecoder(SMALL)
+    initialise(decoder, SMALL)
+    with torch.no_grad():
+        decoder.lm_head.weight.mul_(10)
+        decoder.lm_head.bias[299] = 2.0  # rows end at different codes
+    return decoder.requires_grad_(False).eval(), [torch.randn(length, 256) for length in (7, 13)]
+
+
+def packed_copy(decoder, kind, name):
+    return pack_decoder(copy.deepcopy(decoder), kind, getattr(torch, name))
+
+
+@needs_onednn
+@pytest.mark.parametrize(("kind", "name"), KINDS)
+def test_packed_decoders_are_the_decoder(plain, kind, name):
+    """Logits of a teacher-forced pass stay within the rounding of the kind."""
+    decoder, prefixes = plain
+    packed = packed_copy(decoder, kind, name)
+    codes = torch.randint(0, 298, (2, 20))
+    flow = packed.final_norm.weight.dtype
+    with torch.inference_mode():
+        want = decoder.logits(decoder.teacher_forced(torch.stack([prefixes[0]] * 2), codes))
+        got = packed.logits(packed.teacher_forced(torch.stack([prefixes[0]] * 2).to(flow), codes)).float()
+    bound = {"float32": 1e-4, "bfloat16": 0.04, "int8": 0.04, "int4": 0.3}[kind if kind[0] == "i" else name]
+    assert (got - want).abs().max() <= bound * want.abs().max()
+
+
+@needs_onednn
+@pytest.mark.parametrize(("kind", "name"), KINDS[1:])
+def test_candidates_are_their_own_in_every_precision(plain, kind, name, monkeypatch):
+    """Codes and log-probabilities are bit for bit the same at any N and batch size, through rows being refilled."""
+    decoder, prefixes = plain
+    packed = packed_copy(decoder, kind, name)
+    monkeypatch.setattr("clvp_cli.generation.cache.BLOCK", 16)  # caches grow and shrink
+    options = SamplingSettings(max_codes=40, temperature=1.0, top_p=0.95, repetition_penalty=1.2)
+
+    def run(count, batch):
+        found = generate(packed, [Prompt(p, 5, range(count)) for p in prefixes], options, batch_size=batch)
+        return {(g.prompt, g.index): (g.codes.tolist(), g.stopped, g.logprob) for g in found}
+
+    whole = run(7, 0)
+    assert len({len(codes) for codes, _, _ in whole.values()}) > 3, "lengths should differ, or nothing is refilled"
+    for batch in (1, 3, 5):
+        assert run(7, batch) == whole
+    assert run(2, 0) == {key: value for key, value in whole.items() if key[1] < 2}
+
+
+@needs_onednn
+def test_what_is_kept_in_16_bits(plain):
+    """Caches are as wide as the weights deserve, and float32 alone needs companions in a batch."""
+    kept = {(kind, name): packed_copy(plain[0], kind, name) for kind, name in KINDS}
+    assert [cache_dtype(d) for d in kept.values()] == [torch.float32] * 2 + [torch.bfloat16] * 3
+    assert [least_rows(d) for d in kept.values()] == [FEW_ROWS] * 2 + [1] * 3
+
+
+@needs_onednn
+@pytest.mark.parametrize(("kind", "name"), KINDS[:4])
+def test_packed_encoders_are_the_encoder(kind, name):
+    """Embeddings of packed encoders point where the encoder's do."""
+    torch.manual_seed(1)
+    config = ClvpEncoderConfig(
+        vocab_size=100, hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
+        projection_dim=128,
+    )  # fmt: skip
+    encoder = Encoder(config).requires_grad_(False).eval()
+    initialise(encoder, config)
+    ids = torch.randint(0, 100, (3, 40))
+    want = encoder.embed(ids)
+    got = pack_encoder(copy.deepcopy(encoder), kind, getattr(torch, name)).embed(ids).float()
+    least = {"plain": 0.99999, "packed": 0.99999 if name == "float32" else 0.999, "int8": 0.999}[kind]
+    assert torch.nn.functional.cosine_similarity(got, want).min() >= least
+
+
+def test_biasless_and_odd_weights_are_packed_too():
+    """A projection without bias, and a width whose groups int4 cannot take, still multiply."""
+    weight = torch.randn(50, 96)
+    x = torch.randn(5, 96)
+    for kind, dtype in (("packed", torch.float32), ("int8", torch.float32), ("int4", torch.bfloat16)):
+        got = product(kind if can_pack(CPU) else "plain", dtype, weight, None)(x.to(dtype)).float()
+        assert (got - x @ weight.t()).abs().max() <= 0.03 * (x @ weight.t()).abs().max()
+
+
+def test_packing_keeps_nothing_of_the_originals(plain):
+    """A packed decoder shares no memory with what it was made of, so that a mapped file can be let go."""
+    decoder = copy.deepcopy(plain[0])
+    mapped = {tensor.untyped_storage().data_ptr() for tensor in decoder.state_dict().values()}
+    packed = pack_decoder(decoder, "plain", torch.float32)
+    assert not mapped & {tensor.untyped_storage().data_ptr() for tensor in packed.state_dict().values()}
+    assert any(isinstance(module, Product) for module in packed.modules())
+
+
+def test_weights_in_a_file_are_never_written_to(plain):
+    """Packing leaves the tensors it reads as they are: they may be a file's own pages."""
+    decoder = copy.deepcopy(plain[0])
+    before = {name: tensor.clone() for name, tensor in decoder.state_dict().items()}
+    tensors = decoder.state_dict()
+    for kind in ("plain", "int8", "int4") if can_pack(CPU) else ("plain",):
+        replica = CodeDecoder(SMALL).requires_grad_(False).eval()
+        replica.load_state_dict(tensors, assign=True)
+        pack_decoder(replica, kind)
+    assert all(torch.equal(tensors[name], before[name]) for name in before)
+
+
+def test_auto_is_float32_where_nothing_is_gained(monkeypatch):
+    """Small models and processors without bfloat16 products stay in float32; large ones are halved where they can."""
+    monkeypatch.setattr("clvp_cli.model.precision.multiplies_halves", lambda device: True)
+    assert precision("auto", CPU, WORTH_HALVING - 1).name == "float32"
+    assert precision("auto", CPU, WORTH_HALVING).name == "bfloat16"
+    monkeypatch.setattr("clvp_cli.model.precision.multiplies_halves", lambda device: False)
+    assert precision("auto", CPU, 10 * WORTH_HALVING).name == "float32"
+    assert precision("float16", CPU, 0).kind == "plain"
+    with pytest.raises(UsageError, match="int8"):
+        precision("int8", torch.device("cuda"), 0)
+
+
+def test_activations_without_a_fused_kernel_are_the_same(plain):
+    """A decoder with another activation packs to the same function."""
+    config = dataclasses.replace(SMALL, activation_function="silu")
+    decoder = CodeDecoder(config).requires_grad_(False).eval()
+    initialise(decoder, config)
+    codes = torch.randint(0, 298, (1, 9))
+    prefix = plain[1][0][None]
+    want = decoder.logits(decoder.teacher_forced(prefix, codes))
+    packed = pack_decoder(copy.deepcopy(decoder), "packed" if can_pack(CPU) else "plain")
+    torch.testing.assert_close(packed.logits(packed.teacher_forced(prefix, codes)), want, rtol=1e-4, atol=1e-4)
