@@ -165,13 +165,13 @@ def _generation(clvp: Clvp, plan: Plan, machine: Machine, peer: Transformers | N
             yield record("generate", spread([n * s for s in steps]), "codes/s", **common, **ratio)
 
 
-def candidates(clvp: Clvp, count: int = SCORED) -> list[Candidate]:
+def candidates(clvp: Clvp) -> list[Candidate]:
     """Candidates of mixed lengths whose codes are drawn from a fixed seed."""
     draw = np.random.default_rng(2)
     vocab = min(clvp.core.config.speech_config.vocab_size, clvp.core.config.decoder_config.bos_token_id)
     return [
         Candidate(draw.integers(0, vocab, int(draw.integers(LENGTHS[0], LENGTHS[1] + 1))), True, index)
-        for index in range(count)
+        for index in range(SCORED)
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ def agreement(
 
 
 def _at(clvp: Clvp, dtype: str) -> Clvp:
-    return type(clvp).load(clvp.core.path, dataclasses.replace(clvp.settings, dtype=dtype))
+    return type(clvp).load(clvp.core.path, dataclasses.replace(clvp.settings, dtype=cast(Any, dtype)))
 
 
 def _drawn(clvp: Clvp, text: str, voice: NDArray[np.float32]) -> list[Candidate]:

@@ -7,6 +7,7 @@ longest. Only releases up to 4.46 run its generation rightly; the figures are of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ class Transformers:
 
     def __init__(self, path: Path, dtype: str) -> None:
         try:
-            import transformers
+            transformers: Any = import_module("transformers")
         except ImportError:
             raise UsageError(
                 "transformers is not in this environment", "pip install 'transformers<4.47', or leave --against out"

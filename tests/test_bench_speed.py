@@ -1,0 +1,86 @@
+"""The speed bench on a tiny model: every record is there, and what is measured is what is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clvp_cli.bench import speed, speed_agreement, speed_chart, speed_machine
+from clvp_cli.checkpoints.random import random_directory
+from clvp_cli.errors import UsageError
+from clvp_cli.pipeline import Clvp
+from clvp_cli.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def clvp(tmp_path_factory):
+    path = tmp_path_factory.mktemp("speed") / "model"
+    random_directory(path, "tiny")
+    return Clvp.load(path, Settings(dtype="float32"))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Sizes that are done at once."""
+    monkeypatch.setattr(speed_machine, "READ_BYTES", 2**20)
+    monkeypatch.setattr(speed_machine, "SHAPE", (32, 32, 32))
+    monkeypatch.setattr(speed, "SCORED", 3)
+    monkeypatch.setattr(speed, "LENGTHS", (5, 9))
+
+
+def test_every_measure_has_its_record(clvp, small):
+    """Bounds, prefill, steps, codes and scores are told with medians between their least and largest."""
+    plan = speed.planned(2, 4, 1, None, "generate,score")
+    made = list(speed.measure(clvp, plan))
+    assert [r["measure"] for r in made] == [
+        "memory read", "products", "products", "prefill", "steps", "generate", "steps", "generate", "score",
+    ]  # fmt: skip
+    assert all(r["low"] <= r["median"] <= r["high"] for r in made if "low" in r)
+    assert [r["n"] for r in made if r["measure"] == "generate"] == [2, 1]
+    assert all(r["fraction"] > 0 for r in made if r["measure"] in ("steps", "score"))
+
+
+def test_loading_is_timed_in_a_process_of_its_own(clvp):
+    """A child process loads the part and tells seconds and bytes."""
+    seconds, peak = speed_machine.loading(clvp.core.path, "float32", "text_encoder", 1)
+    assert len(seconds) == 1 and seconds[0] > 0 and peak >= 0
+
+
+def test_systems_take_turns():
+    """Runs alternate, each system warmed up once before."""
+    seen = []
+    speed.alternate([lambda: seen.append("a"), lambda: seen.append("b")], 2)
+    assert seen == ["a", "b", "a", "b", "a", "b"]
+
+
+@pytest.mark.parametrize(("against", "only"), [("tortoise", None), (None, "load,dancing")])
+def test_what_is_not_known_is_refused(against, only):
+    """An unknown peer or part is a usage error before any work."""
+    with pytest.raises(UsageError):
+        speed.planned(1, 2, 1, against, only)
+
+
+def test_agreement_with_itself_is_perfect(clvp, monkeypatch):
+    """float32 against float32 has tau 1, the same best candidates and no divergence; int8 stays near."""
+    monkeypatch.setattr(speed_agreement, "EACH", 4)
+    monkeypatch.setattr(speed_agreement, "CODES", 6)
+    voice = np.zeros(64, dtype=np.float32)
+    same, near = speed_agreement.agreement(clvp, ["float32", "bfloat16"], voice, ["hello there"])
+    assert (same["tau"], same["top1"], same["kl"]) == (1.0, 1.0, 0.0)
+    assert near["kl"] < 1e-2 and near["score_difference"] < 0.2
+
+
+def test_kendall_counts_pairs():
+    """One swapped neighbour of four costs a third."""
+    assert speed_agreement.kendall(np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4])) == pytest.approx(2 / 3)
+
+
+def test_a_chart_is_a_png(tmp_path):
+    """Bars of both measures are drawn into one picture."""
+    pytest.importorskip("matplotlib")
+    rows = [
+        {"measure": name, "system": "clvp", "dtype": "float32", "n": 2, "median": 2.0, "low": 1.0, "high": 3.0}
+        for name in ("generate", "score")
+    ]
+    speed_chart.bar_chart(rows, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
