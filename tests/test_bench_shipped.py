@@ -107,3 +107,14 @@ def test_decoded_speech_keeps_its_level_over_time(mini: Clvp, tmp_path: Path) ->
     ]
     shared = min(map(len, levels))
     assert np.corrcoef(levels[0][:shared], levels[1][:shared])[0, 1] > 0.8
+
+
+def test_candidates_stop_by_themselves(mini: Clvp) -> None:
+    """Of eight candidates of a short sentence most stop within twice the length that it takes to say it."""
+    import dataclasses
+
+    settings = dataclasses.replace(mini.settings, sampling=dataclasses.replace(mini.settings.sampling, n=8))
+    clvp = Clvp.load("mini", settings)
+    text = "The temperature dropped far below zero."  # about 2.5 s: 54 codes
+    made = [candidate for _, candidate in clvp.candidates([text], clvp.voice([VOICE.path]))]
+    assert sum(candidate.stopped and candidate.length <= 108 for candidate in made) >= 6
