@@ -113,8 +113,8 @@ def test_candidates_are_their_own_in_every_precision(plain, kind, name, monkeypa
     """Codes and log-probabilities are bit for bit the same at any N and batch size, through rows being refilled."""
     decoder, prefixes = plain
     packed = packed_copy(decoder, kind, name)
-    monkeypatch.setattr("clvp_cli.generation.cache.BLOCK", 16)  # caches grow and shrink
-    options = SamplingSettings(max_codes=40, temperature=1.0, top_p=0.95, repetition_penalty=1.2)
+    monkeypatch.setattr("clvp_cli.generation.cache.BLOCK", 32)  # caches grow and shrink
+    options = SamplingSettings(max_codes=70, temperature=1.0, top_p=0.95, repetition_penalty=1.2)
 
     def run(count, batch):
         found = generate(packed, [Prompt(p, 5, range(count)) for p in prefixes], options, batch_size=batch)
@@ -165,9 +165,9 @@ def test_biasless_and_odd_weights_are_packed_too():
 def test_packing_keeps_nothing_of_the_originals(plain):
     """A packed decoder shares no memory with what it was made of, so that a mapped file can be let go."""
     decoder = copy.deepcopy(plain[0])
-    mapped = {tensor.untyped_storage().data_ptr() for tensor in decoder.state_dict().values()}
+    mapped = {tensor.untyped_storage().data_ptr(): tensor for tensor in decoder.state_dict().values()}
     packed = pack_decoder(decoder, "plain", torch.float32)
-    assert not mapped & {tensor.untyped_storage().data_ptr() for tensor in packed.state_dict().values()}
+    assert not mapped.keys() & {tensor.untyped_storage().data_ptr() for tensor in packed.state_dict().values()}
     assert any(isinstance(module, Product) for module in packed.modules())
 
 

@@ -4,7 +4,8 @@ Tensors only. L layers, H heads, P prompt positions, N rows, T codes, E extent (
 of a step looks at both parts and joins them in one softmax, so that a prompt is never copied N times.
 
 A row's result has the same bits whatever rows are beside it: extents grow by whole BLOCKs that are masked (a masked
-key adds an exact zero), and products have shapes whose kernels do not look at the number of rows (see model/packed).
+key adds an exact zero), prompts are filled up to whole vectors likewise (the kernels' tails round otherwise), and
+products have shapes whose kernels do not look at the number of rows (see model/products).
 """
 
 from __future__ import annotations
@@ -14,22 +15,25 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..model.layers import Attend, MaskedAttend
 
 BLOCK = 64  # positions by which the rows' caches grow: contiguous memory is what the kernels need
+VECTOR = 32  # numbers of 16 bits that a processor holds at once
 
 
 @dataclass(frozen=True)
 class PromptCache:
-    """keys, values: (L, H, P, d) of one prompt, its start code included."""
+    """keys, values: (L, H, P, d) of one prompt, its start code included; zeros behind its own `length`."""
 
     keys: Tensor
     values: Tensor
+    length: int
 
     @property
-    def length(self) -> int:
-        """P."""
+    def extent(self) -> int:
+        """P, `length` rounded up."""
         return self.keys.shape[2]
 
 
@@ -52,8 +56,9 @@ class PromptRecorder:
 
     def cache(self) -> PromptCache:
         """What was recorded."""
-        keys, values = zip(*self.layers, strict=True)
-        return PromptCache(torch.stack(keys), torch.stack(values))
+        keys, values = (torch.stack(parts) for parts in zip(*self.layers, strict=True))
+        fill = -keys.shape[2] % VECTOR
+        return PromptCache(F.pad(keys, (0, 0, 0, fill)), F.pad(values, (0, 0, 0, fill)), keys.shape[2])
 
 
 class RowCache:
@@ -140,8 +145,8 @@ class StepAttend:
         self.place = longest if bool((self.at == longest).all()) else None  # where all rows write, if all at one place
         self.all = torch.arange(rows, device=self.at.device)
         steps = torch.arange(cache.extent, device=self.at.device)
-        unwritten = torch.zeros(rows, 1, cache.extent, dtype=cache.keys[0].dtype, device=self.at.device)
-        self.mask = unwritten.masked_fill_((steps > self.at.unsqueeze(1)).unsqueeze(1), -torch.inf)  # (N, 1, E)
+        unwritten = steps > self.at.unsqueeze(1)  # (N, E)
+        self.masks = [_mask(group.prompt, unwritten[group.members], cache.keys[0].dtype) for group in groups]
 
     def attend(self, layer: int) -> Attend:
         """The way of layer `layer`."""
@@ -157,7 +162,7 @@ class StepAttend:
             rows, heads, width = asked.shape
             flat_keys, flat_values = (t[:rows].view(rows * heads, -1, width) for t in (keys, values))
             own = torch.bmm(asked.reshape(-1, 1, width), flat_keys.transpose(1, 2)).view(rows, heads, -1)
-            mixed, weights = self._join(asked, own.add_(self.mask), layer)  # (N·H, 1, d), (N·H, 1, E)
+            mixed, weights = self._join(asked, own, layer)  # (N·H, 1, d), (N·H, 1, E)
             return torch.baddbmm(mixed, weights, flat_values).view_as(q).to(q.dtype)
 
         return step
@@ -167,11 +172,11 @@ class StepAttend:
         the weights (N·H, 1, E) of the rows' own values."""
         rows, heads, width = q.shape
         if len(self.groups) == 1 and self.groups[0].alone:
-            mixed, weights = _of_prompt(q, own, self.groups[0].prompt, layer)
+            mixed, weights = _of_prompt(q, own, self.groups[0].prompt, self.masks[0], layer)
         else:
             mixed, weights = torch.empty_like(q), torch.empty_like(own)
-            for group in self.groups:
-                given, left = _of_prompt(q[group.members], own[group.members], group.prompt, layer)
+            for group, mask in zip(self.groups, self.masks, strict=True):
+                given, left = _of_prompt(q[group.members], own[group.members], group.prompt, mask, layer)
                 members = group.members[: group.count]
                 mixed[members], weights[members] = given[: group.count], left[: group.count]
         return mixed.reshape(-1, 1, width), weights.reshape(rows * heads, 1, -1)
@@ -181,9 +186,17 @@ class StepAttend:
         self.cache.lengths[: self.rows] += 1
 
 
-def _of_prompt(q: Tensor, own: Tensor, prompt: PromptCache, layer: int) -> tuple[Tensor, Tensor]:
+def _mask(prompt: PromptCache, unwritten: Tensor, dtype: torch.dtype) -> Tensor:
+    """(n, 1, P + E): −inf where a prompt was filled up and where a row (n, E) has written nothing yet, else 0."""
+    mask = torch.zeros(len(unwritten), prompt.extent + unwritten.shape[1], dtype=dtype, device=unwritten.device)
+    mask[:, prompt.length : prompt.extent] = -torch.inf
+    mask[:, prompt.extent :].masked_fill_(unwritten, -torch.inf)
+    return mask.unsqueeze(1)
+
+
+def _of_prompt(q: Tensor, own: Tensor, prompt: PromptCache, mask: Tensor, layer: int) -> tuple[Tensor, Tensor]:
     """Rows (n, H, d) of one prompt and their own logits (n, H, E) → (what the prompt gives (n, H, d), own weights)."""
     shared = torch.bmm(q.transpose(0, 1), prompt.keys[layer].transpose(-1, -2))  # (H, n, P): read once for all rows
-    weights = torch.cat((shared.transpose(0, 1), own), dim=-1).softmax(-1)
-    front = weights[..., : prompt.length].transpose(0, 1)
-    return torch.bmm(front, prompt.values[layer]).transpose(0, 1), weights[..., prompt.length :]
+    weights = torch.cat((shared.transpose(0, 1), own), dim=-1).add_(mask).softmax(-1)
+    front = weights[..., : prompt.extent].transpose(0, 1)
+    return torch.bmm(front, prompt.values[layer]).transpose(0, 1), weights[..., prompt.extent :]
