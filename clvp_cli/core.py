@@ -91,9 +91,13 @@ class Core:
 
     @cached_property
     def book(self) -> CodeBook:
-        """The codes that a candidate may hold."""
+        """The codes that a candidate file may hold: what the speech encoder reads, or what the decoder says, if more.
+
+        Scoring names the row of a code that only the decoder knows.
+        """
         decoder = self.config.decoder_config
-        return CodeBook(self.config.speech_config.vocab_size, decoder.bos_token_id, decoder.eos_token_id)
+        start, stop = decoder.bos_token_id, decoder.eos_token_id
+        return CodeBook(max(self.config.speech_config.vocab_size, min(start, stop)), start, stop)
 
     @cached_property
     def tokenizer(self) -> ClvpTokenizer:

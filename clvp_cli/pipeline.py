@@ -6,6 +6,7 @@ when first used (core.py); what each step computes lives in the room of that nam
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -22,10 +23,13 @@ from .settings import Settings, load_settings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .generation.engine import Generated
+
 Voice = NDArray[np.float32]  # (D,) conditioning vector
 Progress = Callable[[int, int], None]
 
 NAN_HINT = "the weights may be damaged, or too large for half precision: try --dtype float32"
+TEXTS_AT_ONCE = 256  # prompts held while their candidates are made: a book is worked through in pieces
 MAX_SPEECH = 60.0  # seconds of audio that a candidate may be: thrice the longest that a decoder makes
 
 
@@ -107,29 +111,34 @@ class Clvp:
 
         CheckpointError where the decoder computes no numbers; a beam finds no more candidates than it is wide.
         """
-        from .generation.beam import beam_search
-        from .generation.engine import Prompt, generate, longest_possible
+        from .generation.engine import longest_possible
 
         options, seed = self.settings.sampling, self.settings.seed
-        prompts = [Prompt(self.prefix(text, voice), seed, range(options.n)) for text in texts]
         if longest_possible(self.core.decoder, options) < options.max_codes:
             limit = longest_possible(self.core.decoder, options)
             log.warning("the decoder has positions for %d codes: candidates end there", limit)
         if 1 < options.beams < options.n:
             log.warning("a beam of %d finds %d candidates, not %d", options.beams, options.beams, options.n)
-        if options.beams > 1:
-            found = (
-                (number, g) for number, p in enumerate(prompts) for g in beam_search(self.core.decoder, p, options)
-            )
-        else:
-            made = generate(self.core.decoder, prompts, options, batch_size=self.settings.batch_size, progress=progress)
-            found = ((g.prompt, g) for g in made)
-        for number, g in found:
-            if np.isnan(g.logprob):
-                raise CheckpointError(
-                    f"{self.core.path}: the decoder computes NaN, so its codes mean nothing", NAN_HINT
-                )
-            yield number, Candidate(g.codes, g.stopped, g.index, "generated", seed, g.logprob)
+        for first in range(0, len(texts), TEXTS_AT_ONCE):
+            for g in self._generated(texts[first : first + TEXTS_AT_ONCE], voice, later(progress, first * options.n)):
+                if np.isnan(g.logprob):
+                    raise CheckpointError(
+                        f"{self.core.path}: the decoder computes NaN, so its codes mean nothing", NAN_HINT
+                    )
+                yield first + g.prompt, Candidate(g.codes, g.stopped, g.index, "generated", seed, g.logprob)
+
+    def _generated(self, texts: Sequence[str], voice: Voice, progress: Progress | None) -> Iterator[Generated]:
+        from .generation.beam import beam_search
+        from .generation.engine import Prompt, generate
+
+        options, seed, batch_size = self.settings.sampling, self.settings.seed, self.settings.batch_size
+        prompts = [Prompt(self.prefix(text, voice), seed, range(options.n)) for text in texts]
+        if options.beams == 1:
+            yield from generate(self.core.decoder, prompts, options, batch_size=batch_size, progress=progress)
+            return
+        for number, prompt in enumerate(prompts):
+            for found in beam_search(self.core.decoder, prompt, options):
+                yield dataclasses.replace(found, prompt=number)
 
     def score(self, text: str, candidates: Sequence[Candidate]) -> list[Scored]:
         """What each signal says of each candidate, in the given order; CheckpointError where that is no number."""
@@ -219,3 +228,8 @@ class Clvp:
 
     def _send(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.core.device, self.core.dtype)
+
+
+def later(progress: Progress | None, done: int) -> Progress | None:
+    """The same progress for work that begins when so much is done."""
+    return None if progress is None else lambda more, codes: progress(done + more, codes)

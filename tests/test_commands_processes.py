@@ -173,3 +173,16 @@ def test_the_module_and_the_script_are_the_same_program(here: Path) -> None:
         module = execute(*arguments, cwd=here)
         assert (module.code, module.out) == (ended.returncode, ended.stdout.decode()) and module.out
     assert os.path.basename(command) == "clvp"  # noqa: PTH119 - a name, not a path
+
+
+def test_stdin_is_read_once(here: Path, tiny_model: Path, cli: Cli) -> None:
+    """Two inputs that both name stdin are a usage error before anything is read."""
+    for line in (
+        ("score", "-", "-f", "-"),
+        ("score", "-", "-", "-t", "x"),
+        ("generate", "-f", "-", "-r", "-"),
+        ("generate-candidates", "-f", "-", "-r", "-"),
+        ("extract-mels", "-", "-"),
+    ):
+        done = cli(*line)
+        assert done.code == 2 and "standard input can be read once" in done.err

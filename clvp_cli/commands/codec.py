@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 import typer
 
 from ..errors import AudioError, UsageError
-from .inputs import read_all_candidates
+from .inputs import check_stdin, read_all_candidates
 from .options import CONFIG, MODEL, STRICT, Out, References, Run, command
 from .outputs import STDOUT, check_candidates_output, check_file_output, fill
 from .program import app
@@ -31,6 +31,7 @@ def encode(
     """
     from ..io.candidates import write_candidates
 
+    check_stdin(*audio)
     check_candidates_output(out)
     clvp = run.clvp()
     _ = clvp.core.codec  # is there one?

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import AudioError, UsageError
+from .inputs import check_stdin
 from .options import CONFIG, MODEL, STRICT, Out, Run, command
 from .outputs import STDOUT, check_file_output
 from .program import app
@@ -37,6 +38,7 @@ def extract_mels(
     clvp extract-mels voice.wav -o voice.npy
     clvp extract-mels a.wav b.flac --full -o mels.npz
     """
+    check_stdin(*audio)
     if full and seconds is not None:
         raise UsageError("--seconds and --full exclude each other")
     suffix = Path(out).suffix.lower() if out and out != STDOUT else ""

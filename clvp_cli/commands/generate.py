@@ -11,7 +11,7 @@ import typer
 from ..errors import UsageError
 from .codec import write_speech
 from .generate_candidates import check_resume, provenance, spoken
-from .inputs import TextLine, read_texts
+from .inputs import TextLine, check_stdin, read_texts
 from .jobs import Job, describe
 from .options import (
     CONFIG,
@@ -71,6 +71,7 @@ def generate(
     clvp generate -t "A sentence to say." -r voice.wav -n 16 -o best.npz --wav best.wav
     clvp generate -f lines.txt -r voice.wav -o best.jsonl --wav 'line-{line}.wav'
     """
+    check_stdin(text_file, *(references or []))
     texts = read_texts(text, text_file)
     n = run.settings.sampling.n
     if not 1 <= keep <= n:
@@ -138,14 +139,14 @@ class Asked:
         meta, book = provenance(clvp, entry.text), clvp.core.book
         if self.save_candidates:
             write_candidates(fill(self.save_candidates, line=line), made, book, meta=meta)
-        if self.latents:
-            write_latents(fill(self.latents, line=line), clvp, entry.text, voice, best)
         if self.wav:
             reference = self.references[0] if self.references else None
             write_speech(fill(self.wav, line=line), clvp, best, reference)
         if self.out and self.out != STDOUT and not is_records(self.out):
             kept = [entry.scored.candidate for entry in ranked[: self.keep]]
             write_candidates(fill(self.out, line=line), kept, book, meta=meta)
+        if self.latents:  # last: a padding that the decoder has no positions for must not cost the rest
+            write_latents(fill(self.latents, line=line), clvp, entry.text, voice, best)
 
 
 def _records(

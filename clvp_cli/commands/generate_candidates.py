@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TextError, UsageError
-from .inputs import TextLine, read_texts
+from .inputs import TextLine, check_stdin, read_texts
 from .jobs import Job, describe
 from .options import (
     CONFIG,
@@ -52,6 +52,7 @@ def generate_candidates(
     clvp generate-candidates -t "A sentence to say." -r voice.wav -n 16 -o candidates.npz
     clvp generate-candidates -f lines.txt -r voice.wav -o - | clvp score -
     """
+    check_stdin(text_file, *(references or []))
     texts = read_texts(text, text_file)
     check_candidates_output(out)
     records_out = out if out and out != STDOUT and text_file is not None and is_records(out) else None

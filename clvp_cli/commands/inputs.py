@@ -54,12 +54,16 @@ def read_one_text(text: str | None, text_file: str | None) -> str:
     return texts[0].text
 
 
+def check_stdin(*sources: str | None) -> None:
+    """Raise UsageError where more than one of the sources is stdin, which can be read once."""
+    if sum(source == "-" for source in sources) > 1:
+        raise UsageError("standard input can be read once", "name - only once, and files for the rest")
+
+
 def read_all_candidates(sources: Sequence[str], clvp: Clvp) -> list[Candidate]:
     """Candidates of all sources in order; audio goes through the model's codec."""
     from ..io.candidates import read_candidates
 
-    if sum(source == "-" for source in sources) > 1:
-        raise UsageError("standard input can be read once", "name - only once")
     found: list[Candidate] = []
     for source in sources:
         if Path(source).suffix.lower() in AUDIO_SUFFIXES:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, TextError, UsageError
-from .inputs import read_all_candidates, read_one_text
+from .inputs import check_stdin, read_all_candidates, read_one_text
 from .options import CONFIG, MODEL, NORMALIZER, SCORING, STRICT, Keep, Out, Run, Text, TextFile, command
 from .outputs import check_records_output
 from .program import app
@@ -49,6 +49,7 @@ def score(
         raise UsageError(f"-k {keep}: at least 1 is kept")
     check_records_output(out)
     given = read_one_text(text, text_file) if text is not None or text_file is not None else None
+    check_stdin(text_file, *candidates)
     clvp = run.clvp()
     clvp.check_ranking()
     groups = group_by_text(read_all_candidates(candidates, clvp), given)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError
+from .inputs import check_stdin
 from .options import CONFIG, MODEL, SEED, Out, Run, command
 from .outputs import check_file_output
 from .program import app
@@ -31,6 +32,7 @@ def voice(
     """
     from ..io.voices import write_voice
 
+    check_stdin(*(audio or []))
     if random == bool(audio):
         raise UsageError("give reference clips, or --random" if not audio else "--random takes no clips")
     if out is None or not out.endswith(".npz"):
