@@ -47,9 +47,9 @@ def score(
         raise UsageError(f"--order {order}: score or input is expected")
     if keep is not None and keep < 1:
         raise UsageError(f"-k {keep}: at least 1 is kept")
+    check_stdin(text_file, *candidates)
     check_records_output(out)
     given = read_one_text(text, text_file) if text is not None or text_file is not None else None
-    check_stdin(text_file, *candidates)
     clvp = run.clvp()
     clvp.check_ranking()
     groups = group_by_text(read_all_candidates(candidates, clvp), given)
