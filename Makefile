@@ -19,8 +19,8 @@ demo: $(VENV)/ready  ## the main job on a real voice with the embedded model
 	    -o out/best.npz --save-candidates out/candidates.npz --wav out/best.wav
 	@ls -l out
 
-test: $(VENV)/ready  ## the default suite: offline, on the CPU
-	$(BIN)/pytest
+test: $(VENV)/ready  ## the default suite: offline, on the CPU, a process a core
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
