@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from command_line import read_jsonl
 
 from clvp_cli.bench import speed, speed_agreement, speed_chart, speed_machine
 from clvp_cli.checkpoints.random import random_directory
@@ -68,6 +71,18 @@ def test_agreement_with_itself_is_perfect(clvp, monkeypatch):
     same, near = speed_agreement.agreement(clvp, ["float32", "bfloat16"], voice, ["hello there"])
     assert (same["tau"], same["top1"], same["kl"]) == (1.0, 1.0, 0.0)
     assert near["kl"] < 1e-2 and near["score_difference"] < 0.2
+
+
+def test_the_command_tells_and_draws(cli, clvp, small):
+    """`clvp bench speed` writes the records it prints, and a picture of them."""
+    pytest.importorskip("matplotlib")
+    result = cli.fine(
+        "bench", "speed", "-m", clvp.core.path, "-n", 2, "--codes", 3, "--repeats", 1, "--only", "generate,score",
+        "--plot", "speed.png", "-o", "speed.jsonl",
+    )  # fmt: skip
+    assert result.records == read_jsonl(Path("speed.jsonl"))
+    assert {record["measure"] for record in result.records} >= {"memory read", "prefill", "generate", "score"}
+    assert Path("speed.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_kendall_counts_pairs():

@@ -20,12 +20,28 @@ from ..generation.engine import Prompt, generate, prefill
 from ..pipeline import Clvp
 from ..records import Candidate
 from ..settings import SamplingSettings
+from .speed_agreement import agreement
 from .speed_machine import Machine, loading, measure_machine, spread
 from .speed_peer import Transformers
 
 log = logging.getLogger("clvp")
 
-COLUMNS = ("measure", "system", "dtype", "n", "codes", "median", "low", "high", "unit", "fraction", "ratio")
+COLUMNS = (
+    "measure",
+    "system",
+    "dtype",
+    "n",
+    "codes",
+    "median",
+    "low",
+    "high",
+    "unit",
+    "fraction",
+    "ratio",
+    "tau",
+    "top1",
+    "kl",
+)
 WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "int4": 0.53}
 PROMPT = 40  # positions of the prefix that is timed: a sentence
 LENGTHS = (20, 400)  # codes of the candidates that are scored
@@ -42,17 +58,25 @@ class Plan:
     codes: int = 200
     repeats: int = 3
     against: str | None = None
-    skip: frozenset[str] = frozenset()  # of "generate", "score", "load"
+    skip: frozenset[str] = frozenset({"agreement"})  # of PARTS
 
 
-PARTS = ("load", "generate", "score")
+PARTS = ("load", "generate", "score", "agreement")
+USUAL = PARTS[:3]  # agreement runs the model in every type, float32 first: for those who ask
+TYPES = ("bfloat16", "int8", "int4")
+TEXTS = (
+    "The morning train left without us.",
+    "Nobody had told the gardener about the wedding.",
+    "She counted the lights along the harbour twice.",
+    "A quiet road is a kind of promise.",
+)
 
 
 def planned(n: int, codes: int, repeats: int, against: str | None, only: str | None) -> Plan:
     """A plan from what the command line says; UsageError for a peer or a part that is not known."""
     if against not in (None, "transformers"):
         raise UsageError(f"--against {against!r} is not known", "it is transformers")
-    wanted = only.split(",") if only else PARTS
+    wanted = only.split(",") if only else USUAL
     wrong = [part for part in wanted if part not in PARTS]
     if wrong:
         raise UsageError(f"--only {wrong[0]!r} is not measured", f"known are {', '.join(PARTS)}")
@@ -73,6 +97,10 @@ def measure(clvp: Clvp, plan: Plan) -> Iterator[Record]:
         yield from _generation(clvp, plan, machine, peer)
     if "score" not in plan.skip:
         yield from _scoring(clvp, plan, machine, peer)
+    if "agreement" not in plan.skip:
+        width = clvp.core.config.decoder_config.hidden_size
+        voice = np.random.default_rng(4).normal(0, 0.1, width).astype(np.float32)
+        yield from agreement(clvp, TYPES, voice, TEXTS)
 
 
 def record(measure: str, values: float | dict[str, float], unit: str, **more: Any) -> Record:

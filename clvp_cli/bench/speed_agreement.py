@@ -20,7 +20,7 @@ from ..records import Candidate
 from ..settings import SamplingSettings
 from ..signals import judge
 
-TEXTS, EACH, CODES = 8, 16, 100
+EACH, CODES = 16, 100  # candidates of a text, codes of each at most
 Floats = NDArray[np.float64]
 
 

@@ -74,7 +74,10 @@ def speed(
         str | None,
         typer.Option("--against", help="transformers: the same weights in it, in turns.", show_default=False),
     ] = None,
-    only: Annotated[str | None, typer.Option("--only", help="Of load,generate,score; all.", show_default=False)] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", help="Of load,generate,score,agreement; the first three.", show_default=False),
+    ] = None,
     plot: Annotated[str | None, typer.Option("--plot", help="A bar chart (.png).", show_default=False)] = None,
     out: Out = None,
 ) -> None:

@@ -141,36 +141,42 @@ PRODUCTS: dict[Kind, type[Product]] = {
 }
 
 
-def fitting(kind: Kind, weight: Tensor) -> Kind:
-    """`kind`, or the nearest for a weight (out, in) whose shape its kernel cannot take."""
+def fitting(kind: Kind, dtype: torch.dtype, weight: Tensor) -> Kind:
+    """`kind`, or the nearest for a weight (out, in) whose shape or type the kernel cannot take."""
     if kind == "int4" and (weight.shape[1] % INT4_GROUP or weight.shape[0] % 16):
-        return "packed"
-    return kind
+        kind = "packed"
+    return "plain" if kind == "packed" and dtype == torch.bfloat16 and not can_pack_halves() else kind
 
 
 def product(kind: Kind, dtype: torch.dtype, weight: Tensor, bias: Tensor | None) -> Product:
     """A weight (out, in) and its bias, packed as `kind` for activations of `dtype`."""
-    kind = fitting(kind, weight)
+    kind = fitting(kind, dtype, weight)
     if kind in ("plain", "packed"):
         weight = weight.to(dtype, copy=kind == "plain")
     return PRODUCTS[kind](weight, None if bias is None else bias.to(dtype, copy=True))
 
 
 class HalfHead(nn.Module):
-    """A product in bfloat16 between activations in float32."""
+    """A product in bfloat16, where the processor has that, between activations in float32."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.inner = product("packed", torch.bfloat16, weight, bias)
+        self.dtype = torch.bfloat16 if can_pack_halves() else torch.float32
+        self.inner = product("packed", self.dtype, weight, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.inner(x.to(torch.bfloat16)).float()
+        out: Tensor = self.inner(x.to(self.dtype)).float()
         return out
 
 
 def can_pack(device: torch.device) -> bool:
     """Whether oneDNN's packed products are there for this device."""
     return device.type == "cpu" and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+def can_pack_halves() -> bool:
+    """Whether oneDNN multiplies bfloat16 on this processor."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def flowing(kind: Kind, dtype: torch.dtype) -> torch.dtype:
