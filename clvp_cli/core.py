@@ -137,17 +137,31 @@ class Core:
 
     @cached_property
     def precision(self) -> Precision:
-        """The arithmetic asked for, or what suits the machine and the model's size."""
+        """The arithmetic that speaks: what was asked for, or what suits the machine and the model's size.
+
+        Greedy codes and beams are compared to the code with other systems': left to us, they run in float32.
+        """
         from .model.precision import precision
 
-        chosen = precision(self.settings.dtype, self.device, sum(t.numel for t in self.checkpoint.tensors.values()))
-        if self.settings.dtype == "auto" and chosen.name != "float32":
-            log.info("running in %s (--dtype float32 for full precision)", chosen.name)
+        sampling, name = self.settings.sampling, self.settings.dtype
+        if name == "auto" and (sampling.greedy or sampling.beams > 1):
+            name = "float32"
+        chosen = precision(name, self.device, sum(t.numel for t in self.checkpoint.tensors.values()))
+        if name == "auto" and chosen.name != "float32":
+            log.info("sampling in %s (--dtype float32 for full precision)", chosen.name)
         return chosen
+
+    @cached_property
+    def judging(self) -> Precision:
+        """The arithmetic that judges: what was asked for, or float32, for scores are compared across machines."""
+        from .model.precision import precision
+
+        name = "float32" if self.settings.dtype == "auto" else self.settings.dtype
+        return precision(name, self.device, sum(t.numel for t in self.checkpoint.tensors.values()))
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that activations have."""
+        """The type that activations have in the speaking parts."""
         return self.precision.dtype
 
     @cached_property
@@ -163,7 +177,8 @@ class Core:
         from .model.decoder import CodeDecoder
         from .model.packed import pack_decoder
 
-        return pack_decoder(self._part("decoder", CodeDecoder, self.config.decoder_config, mapped=True), *self._packing)
+        packing = self.precision.kind, self.precision.dtype
+        return pack_decoder(self._part("decoder", CodeDecoder, self.config.decoder_config, mapped=True), *packing)
 
     @cached_property
     def text_encoder(self) -> Encoder:
@@ -247,11 +262,8 @@ class Core:
 
         if self.settings.scoring.rms_norm == "clamp":
             config = dataclasses.replace(config, rms_norm="clamp")
-        return pack_encoder(self._part(part, Encoder, config, mapped=True), *self._packing)
-
-    @property
-    def _packing(self) -> tuple[Kind, torch.dtype]:
-        return self.precision.kind, self.precision.dtype
+        packing = self.judging.kind, self.judging.dtype
+        return pack_encoder(self._part(part, Encoder, config, mapped=True), *packing)
 
     def _part(self, part: str, kind: Callable[[Any], M], config: Any, *, mapped: bool = False) -> M:
         """A part with its weights: cast, or `mapped` as they are in the file, for packing to cast them one by one."""

@@ -11,7 +11,7 @@ import pytest
 from clvp_cli.audio.features import ClvpFeatureExtractor
 from clvp_cli.audio.mel import PUBLISHED, published_mel_norms
 from clvp_cli.core import Core
-from clvp_cli.settings import Settings, load_settings
+from clvp_cli.settings import SamplingSettings, Settings, load_settings
 from clvp_cli.text.tokenizer import ClvpTokenizer
 
 
@@ -63,3 +63,23 @@ def test_a_model_named_by_its_weights_file_has_the_files_beside_it(tmp_path):
     assert ours.mel_norms is not None
     assert ours.mel_norms[0] == 2.0
     assert ours.tokenizer.encode("h") == [ids["h"]] == ClvpTokenizer().encode("j")
+
+
+@pytest.mark.parametrize(
+    ("sampling", "dtype", "speaks", "judges"),
+    [
+        ({}, "auto", "bfloat16", "float32"),
+        ({"greedy": True}, "auto", "float32", "float32"),
+        ({"beams": 3}, "auto", "float32", "float32"),
+        ({}, "bfloat16", "bfloat16", "bfloat16"),
+        ({}, "float32", "float32", "float32"),
+    ],
+)
+def test_only_sampling_is_left_to_halves(tiny_model, monkeypatch, sampling, dtype, speaks, judges):
+    """Left to us, a large model samples in bfloat16 where that is quick; greedy codes, beams and scores stay exact."""
+    from clvp_cli.model import precision
+
+    monkeypatch.setattr(precision, "WORTH_HALVING", 1)
+    monkeypatch.setattr(precision, "multiplies_halves", lambda device: True)
+    core = Core(tiny_model, Settings(dtype=dtype, sampling=SamplingSettings(**sampling)))
+    assert (core.precision.name, core.judging.name) == (speaks, judges)

@@ -214,7 +214,7 @@ def operations(clvp: Clvp, length: int) -> float:
 def _scoring(clvp: Clvp, plan: Plan, machine: Machine, peer: Transformers | None) -> Iterator[Record]:
     from ..signals import judge
 
-    core, name = clvp.core, clvp.core.precision.name
+    core, name = clvp.core, clvp.core.judging.name
     found = candidates(clvp)
     ids = np.arange(3, 43, dtype=np.int64)
     systems: list[Callable[[], object]] = [lambda: judge([core.clvp], core.reader, ids, found)]

@@ -147,6 +147,7 @@ def provenance(clvp: Clvp, text: str) -> dict[str, Any]:
     return {
         "text": text,
         "model": clvp.core.path.name,
+        "dtype": clvp.core.precision.name,
         "seed": settings.seed,
         "sampling": dataclasses.asdict(settings.sampling),
     }
