@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from .model.decoder import CodeDecoder
     from .model.encoder import Encoder
     from .model.precision import Precision
-    from .model.products import Kind
     from .model.random_voice import RandomVoice
     from .signals import Signal
     from .signals.clvp import ClvpSignal
