@@ -1,0 +1,51 @@
+"""Sequences of many lengths in one pass: each is what the encoder makes of it alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from clvp_cli.config import ClvpEncoderConfig
+from clvp_cli.model.encoder import Encoder
+from clvp_cli.model.initialise import initialise
+from clvp_cli.model.packed import pack_encoder
+from clvp_cli.model.ragged import ragged_hidden
+from clvp_cli.signals import speech
+
+CONFIG = ClvpEncoderConfig(
+    vocab_size=100, hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=2,
+    projection_dim=128,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("rotary", [True, False])
+@pytest.mark.parametrize("packed", [False, True])
+def test_each_sequence_is_heard_alone(rotary, packed):
+    """Hidden states of groups of many lengths are those of each group by itself, within float32's rounding."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(CONFIG, use_rotary_embedding=rotary)
+    encoder = Encoder(config).requires_grad_(False).eval()
+    initialise(encoder, config)
+    groups = [torch.randint(0, 100, shape) for shape in ((2, 5), (1, 9), (3, 1), (1, 40))]
+    want = [encoder.hidden(encoder.token_embedding(group)) for group in groups]
+    if packed:
+        pack_encoder(encoder, "packed" if torch.backends.mkldnn.is_available() else "plain")
+    made = ragged_hidden(encoder, groups)
+    for one, other, group in zip(made, want, groups, strict=True):
+        assert one.shape == (*group.shape, 128)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5)
+
+
+def test_passes_hold_every_bucket_once_and_stay_small():
+    """Buckets are put together up to the budget of codes and of rows, in order, none lost."""
+    rows = [np.zeros(length, dtype=np.int64) for length in np.random.default_rng(0).integers(1, 500, 200)]
+    lengths = [len(row) for row in rows]
+    for batch_size in (0, 3):
+        found = list(speech.passes(speech.buckets(lengths, batch_size), rows, batch_size))
+        assert sorted(m for groups in found for members in groups for m in members) == list(range(200))
+        for groups in found:
+            assert len(groups) == 1 or sum(len(g) * lengths[g[0]] for g in groups) <= speech.TOKENS_A_PASS
+            assert not batch_size or sum(map(len, groups)) <= batch_size
