@@ -19,7 +19,7 @@ FLOORS: list[set[str]] = [
     {"checkpoints", "generation", "signals"},
     {"model"},
     {"text", "audio", "ranking", "io"},
-    {"settings", "config", "records"},
+    {"settings", "config", "records", "fields"},
     {"errors"},
 ]
 FLOOR = {room: height for height, floor in enumerate(reversed(FLOORS)) for room in floor}

@@ -20,6 +20,7 @@ from clvp_cli.audio.mel import PUBLISHED, MelConfig, log_mel, mel_filters, norm_
 from clvp_cli.audio.waveform import Samples
 from clvp_cli.config import read_json
 from clvp_cli.errors import AudioError, ConfigError, OutputError
+from clvp_cli.fields import Fields
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +40,8 @@ SETTINGS = (
 )
 
 
-class BatchFeature(dict[str, Any]):
+class BatchFeature(Fields):
     """What the extractor returns: a dict whose entries are attributes too."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The entries as a plain dict."""
-        return dict(self)
 
     def convert_to_tensors(self, tensor_type: Any = None) -> Self:
         """Stack each entry into one array: "np" or "pt"; None leaves it as it is.

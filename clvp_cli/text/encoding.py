@@ -10,24 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clvp_cli.errors import TextError, UsageError
+from clvp_cli.fields import Fields
 
 PADDING = ("longest", "max_length", "do_not_pad")
 TRUNCATION = ("longest_first", "only_first", "only_second", "do_not_truncate")
 
 
-class BatchEncoding(dict[str, Any]):
+class BatchEncoding(Fields):
     """Fields by key or attribute: ``encoding["input_ids"]`` is ``encoding.input_ids``."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The fields as a plain dictionary."""
-        return dict(self)
 
     def to(self, device: Any) -> BatchEncoding:
         """Move the torch tensors, in place; anything else stays as it is."""
