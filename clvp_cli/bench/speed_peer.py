@@ -64,5 +64,7 @@ class Transformers:
         padded = np.full((len(rows), length), fill)
         for place, row in enumerate(rows):
             padded[place, : len(row)] = row
-        self.model.text_encoder_model(input_ids=torch.from_numpy(ids)[None])
-        self.model.speech_encoder_model(input_ids=torch.from_numpy(padded))
+        # Release 4.46 turns positions in float32 and then meets its own halved weights: autocast lets it pass.
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            self.model.text_encoder_model(input_ids=torch.from_numpy(ids)[None])
+            self.model.speech_encoder_model(input_ids=torch.from_numpy(padded))
