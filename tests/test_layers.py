@@ -14,8 +14,8 @@ FLOORS: list[set[str]] = [
     {"__main__"},
     {"commands"},
     {"training", "bench", "published"},
-    {"pipeline", "library"},
-    {"core"},  # what the pipeline and the library share of a model
+    {"pipeline", "modelcare"},
+    {"core"},  # what the pipeline and modelcare share of a model
     {"checkpoints", "generation", "signals"},
     {"model"},
     {"text", "audio", "ranking", "io"},
@@ -31,7 +31,7 @@ ONLY = {
         "training",
         "bench",
         "pipeline",
-        "library",
+        "modelcare",
         "core",
         "text",
         "audio",

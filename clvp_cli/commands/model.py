@@ -38,7 +38,7 @@ def info(
     clvp model info
     clvp model info path/to/model --json | jq .parameters
     """
-    from ..library import model_facts
+    from ..modelcare import model_facts
 
     _deliver(run, model_facts(name or run.settings.model))
 
@@ -59,7 +59,7 @@ def convert(
     clvp model convert tortoise/.models clvp-tortoise
     clvp model convert old new --dtype bfloat16
     """
-    from ..library import convert_model
+    from ..modelcare import convert_model
 
     _deliver(run, convert_model(source, Path(target).expanduser(), dtype, force))
 
@@ -105,7 +105,7 @@ def random(
     \b
     clvp model random scratch --config tiny --seed 1
     """
-    from ..library import random_model
+    from ..modelcare import random_model
 
     seed = run.settings.seed
     _deliver(run, random_model(Path(target).expanduser(), sizes, seed, dtype, force) | {"seed": seed})
