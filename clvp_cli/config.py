@@ -7,6 +7,7 @@ or the command line. Unknown keys of a config.json are kept in `extra` and writt
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -123,6 +124,11 @@ class ClvpEncoderConfig(PublishedConfig):
         if self.summary_type not in ("mean", "last", "first", "cls_index"):
             raise ConfigError(f"summary_type {self.summary_type!r}: mean, last, first or cls_index is expected")
 
+    @property
+    def rotary_dim(self) -> int:
+        """How many leading dimensions of each head are rotated: max(projection_dim // (2 · heads), 32)."""
+        return max(self.projection_dim // (self.num_attention_heads * 2), 32)
+
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, config_type: str = "text_config", **kwargs: Any
@@ -219,6 +225,15 @@ class ClvpConfig(PublishedConfig):
     ) -> Self:
         """Put three configurations together."""
         return cls(text_config=text_config, speech_config=speech_config, decoder_config=decoder_config, **kwargs)
+
+
+def known_only(cls: type[Any], values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The fields of a dataclass from the content of a config.json; ConfigError names a key that is not known."""
+    known = {f.name for f in fields(cls)}
+    unknown = sorted(set(values) - known - {"model_type"})
+    if unknown:
+        raise ConfigError(f"{what} config: unknown key {unknown[0]!r}", f"known are {', '.join(sorted(known))}")
+    return {name: value for name, value in values.items() if name in known}
 
 
 def _check_heads(owner: str, width: int, heads: int) -> None:

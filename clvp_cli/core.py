@@ -140,12 +140,10 @@ class Core:
 
         Greedy codes and beams are compared to the code with other systems': left to us, they run in float32.
         """
-        from .model.precision import precision
-
         sampling, name = self.settings.sampling, self.settings.dtype
         if name == "auto" and (sampling.greedy or sampling.beams > 1):
             name = "float32"
-        chosen = precision(name, self.device, sum(t.numel for t in self.checkpoint.tensors.values()))
+        chosen = self._arithmetic(name)
         if name == "auto" and chosen.name != "float32":
             log.info("sampling in %s (--dtype float32 for full precision)", chosen.name)
         return chosen
@@ -153,9 +151,11 @@ class Core:
     @cached_property
     def judging(self) -> Precision:
         """The arithmetic that judges: what was asked for, or float32, for scores are compared across machines."""
+        return self._arithmetic("float32" if self.settings.dtype == "auto" else self.settings.dtype)
+
+    def _arithmetic(self, name: str) -> Precision:
         from .model.precision import precision
 
-        name = "float32" if self.settings.dtype == "auto" else self.settings.dtype
         return precision(name, self.device, sum(t.numel for t in self.checkpoint.tensors.values()))
 
     @property

@@ -48,7 +48,7 @@ def expected_shapes(config: ClvpConfig, parts: Collection[str] = tuple(PARTS)) -
 def derived_shapes(config: ClvpConfig) -> dict[str, Shape]:
     """Name → shape of the tables that published files carry and that follow from the configuration."""
     return {
-        f"{PARTS[part]}{INV_FREQ}": (rotary_dim(encoder) // 2,)
+        f"{PARTS[part]}{INV_FREQ}": (encoder.rotary_dim // 2,)
         for part, encoder in (("text", config.text_config), ("speech", config.speech_config))
         if encoder.use_rotary_embedding
     }
@@ -60,11 +60,6 @@ def derived_tables(config: ClvpConfig) -> dict[str, Tensor]:
 
     encoders = {PARTS["text"]: config.text_config, PARTS["speech"]: config.speech_config}
     return {name: rotary_inv_freq(encoders[name.removesuffix(INV_FREQ)]) for name in derived_shapes(config)}
-
-
-def rotary_dim(config: ClvpEncoderConfig) -> int:
-    """How many dimensions of each head are rotated: max(projection_dim // (2 · heads), 32)."""
-    return max(config.projection_dim // (config.num_attention_heads * 2), 32)
 
 
 def part_of(name: str) -> str:

@@ -11,13 +11,14 @@ Source: Graves et al. 2006, "Connectionist temporal classification".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config import known_only
 from ..errors import ConfigError, InputError
 
 
@@ -43,11 +44,7 @@ class AlignmentConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AlignmentConfig:
         """From the content of a config.json; ConfigError names a key that is not known."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known - {"model_type"})
-        if unknown:
-            raise ConfigError(f"alignment config: unknown key {unknown[0]!r}", f"known are {', '.join(sorted(known))}")
-        return cls(**{name: value for name, value in values.items() if name in known})
+        return cls(**known_only(cls, values, "alignment"))
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a config.json."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config import known_only
 from ..errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -57,11 +58,7 @@ class CodecConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CodecConfig:
         """From the content of a config.json; ConfigError names a key that is not known."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known - {"model_type"})
-        if unknown:
-            raise ConfigError(f"codec config: unknown key {unknown[0]!r}", f"known are {', '.join(sorted(known))}")
-        return cls(**{name: value for name, value in values.items() if name in known})
+        return cls(**known_only(cls, values, "codec"))
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a config.json."""

@@ -14,14 +14,9 @@ from .layers import Attend, ClvpRMSNorm, ClvpSelfAttention, MaskedAttend, Trace,
 ROTARY_BASE = 10_000.0
 
 
-def rotary_dim(config: ClvpEncoderConfig) -> int:
-    """How many leading dimensions of each head are rotated: max(projection_dim // (2·heads), 32)."""
-    return max(config.projection_dim // (config.num_attention_heads * 2), 32)
-
-
 def rotary_inv_freq(config: ClvpEncoderConfig) -> Tensor:
     """(rotary_dim / 2,) float32: the published `rotary_pos_emb.inv_freq`, a function of the configuration."""
-    dim = rotary_dim(config)
+    dim = config.rotary_dim
     exponents = torch.arange(0, dim, 2, dtype=torch.int64).float() / dim
     table: Tensor = 1.0 / torch.full_like(exponents, ROTARY_BASE).pow(exponents)
     return table
