@@ -154,3 +154,19 @@ def test_the_records_of_a_part_are_whole_at_any_time(cli: Cli, here: Path) -> No
     assert [(record["line"], record.get("index")) for record in records] == [
         (1, 0), (1, 1), (2, None), (3, 0), (3, 1), (4, 0),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", JOBS)
+def test_a_page_of_sentences_is_as_many_texts(command: str, cli: Cli, here: Path) -> None:
+    """--sentences cuts a text or a file at the ends of sentences; each is what it would be on a line of its own."""
+    page = "Dr. Smith went home. It was\nlate!  Nobody spoke."
+    said = ["Dr. Smith went home.", "It was late!", "Nobody spoke."]
+    (here / "page.txt").write_text(page)
+    (here / "lines.txt").write_text("\n".join(said))
+    rest = ("-r", "voice.wav", "--max-codes", "5", *JOBS[command])
+    lines = cli.fine(command, "-f", "lines.txt", *rest).records
+    assert cli.fine(command, "-f", "page.txt", "--sentences", *rest).records == lines
+    assert cli.fine(command, "-t", page, "--sentences", *rest).records == lines
+    assert next(record["text"] for record in lines if record["line"] == 2) == said[1]
+    cli.fine(command, "-t", page, "--sentences", *rest, "-o", "out.jsonl")
+    assert read_jsonl(here / "out.jsonl") == lines

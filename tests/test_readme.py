@@ -37,6 +37,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("voice", "clip1", "clip2", "take1", "take2", "take3"):
         soundfile.write(directory / f"{name}.wav", samples[: (3 + len(name) % 3) * rate], rate)
     (directory / "lines.txt").write_text("Hello world.\nA second line.\n")
+    (directory / "chapter.txt").write_text("Hello there. It is\nlate.\n")
     tool = directory / "bin" / "clvp"
     tool.parent.mkdir()
     tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m clvp_cli "$@"\n')

@@ -1,8 +1,8 @@
-"""Cutting long texts."""
+"""Cutting texts into sentences."""
 
 from __future__ import annotations
 
-from clvp_cli.text.sentences import split_sentences, split_to_fit
+from clvp_cli.text.sentences import split_sentences
 
 
 def test_splits_at_ends_of_sentences_only() -> None:
@@ -21,18 +21,3 @@ def test_splits_at_ends_of_sentences_only() -> None:
 def test_nothing_in_gives_nothing_out() -> None:
     """White space has no sentences."""
     assert split_sentences(" \n ") == []
-    assert split_to_fit(" ", len, 10) == []
-
-
-def test_merges_sentences_up_to_the_limit() -> None:
-    """Neighbours share a part as long as it fits."""
-    assert split_to_fit("One. Two. Three. Four.", len, 10) == ["One. Two.", "Three.", "Four."]
-
-
-def test_cuts_a_long_sentence_at_pauses_then_words_then_letters() -> None:
-    """No part exceeds the limit, and no letter is lost."""
-    text = "first part, second part that is long; " + "x" * 25
-    parts = split_to_fit(text, len, 12)
-    assert max(map(len, parts)) <= 12
-    assert "".join(parts).replace(" ", "") == text.replace(" ", "")
-    assert parts[0] == "first part,"

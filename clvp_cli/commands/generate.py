@@ -25,6 +25,7 @@ from .options import (
     References,
     Resume,
     Run,
+    Sentences,
     Text,
     TextFile,
     command,
@@ -48,6 +49,7 @@ def generate(
     run: Run,
     text: Text = None,
     text_file: TextFile = None,
+    sentences: Sentences = False,
     references: References = None,
     keep: Annotated[int, typer.Option("-k", "--keep", metavar="K", help="Keep the best K.")] = 1,
     out: Out = None,
@@ -72,13 +74,13 @@ def generate(
     clvp generate -f lines.txt -r voice.wav -o best.jsonl --wav 'line-{line}.wav'
     """
     check_stdin(text_file, *(references or []))
-    texts = read_texts(text, text_file)
+    texts = read_texts(text, text_file, sentences)
     n = run.settings.sampling.n
     if not 1 <= keep <= n:
         raise UsageError(f"cannot keep {keep} of {n} candidates", "make -k at least 1 and at most -n")
     asked = Asked(keep, out, save_candidates, latents, wav, references or [])
     asked.check(texts)
-    records_out = out if out and out != STDOUT and text_file is not None and is_records(out) else None
+    records_out = out if out and out != STDOUT and texts[0].line is not None and is_records(out) else None
     check_resume(resume, records_out)
     clvp = run.clvp()
     clvp.check_ranking()

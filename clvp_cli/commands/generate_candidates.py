@@ -21,6 +21,7 @@ from .options import (
     References,
     Resume,
     Run,
+    Sentences,
     Text,
     TextFile,
     command,
@@ -42,6 +43,7 @@ def generate_candidates(
     run: Run,
     text: Text = None,
     text_file: TextFile = None,
+    sentences: Sentences = False,
     references: References = None,
     out: Out = None,
     resume: Resume = False,
@@ -53,9 +55,9 @@ def generate_candidates(
     clvp generate-candidates -f lines.txt -r voice.wav -o - | clvp score -
     """
     check_stdin(text_file, *(references or []))
-    texts = read_texts(text, text_file)
+    texts = read_texts(text, text_file, sentences)
     check_candidates_output(out)
-    records_out = out if out and out != STDOUT and text_file is not None and is_records(out) else None
+    records_out = out if out and out != STDOUT and texts[0].line is not None and is_records(out) else None
     if len(texts) > 1 and out not in (None, STDOUT) and records_out is None:
         raise UsageError(
             f"{out}: candidates of {len(texts)} texts go into one .jsonl", "name it OUT.jsonl, or use -o -"

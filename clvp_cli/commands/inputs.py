@@ -17,7 +17,7 @@ AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 
 
 class TextLine(NamedTuple):
-    """One text and the line of the file it came from (None: from the command line)."""
+    """One text and its number: the line of its file, or of its sentences; None: the only one, from the command line."""
 
     text: str
     line: int | None
@@ -27,20 +27,25 @@ class TextLine(NamedTuple):
         return {} if self.line is None else {"line": self.line, "text": self.text}
 
 
-def read_texts(text: str | None, text_file: str | None) -> list[TextLine]:
-    """The texts of -t or -f, empty lines of a file left out; UsageError for neither or both."""
+def read_texts(text: str | None, text_file: str | None, sentences: bool = False) -> list[TextLine]:
+    """The texts of -t or -f, empty lines of a file left out, or the sentences of the whole; UsageError for no text,
+    or two."""
     if (text is None) == (text_file is None):
         raise UsageError(
             "one text is needed" if text is None else "-t and -f exclude each other", 'give -t "…" or -f FILE'
         )
-    if text is not None:
+    if text is not None and not sentences:
         return [TextLine(text, None)]
     from ..io.streams import read_text_lines
 
-    assert text_file is not None
-    lines = [TextLine(line, number) for number, line in enumerate(read_text_lines(text_file), 1) if line.strip()]
+    found = [text] if text is not None else list(read_text_lines(str(text_file)))
+    if sentences:
+        from ..text.sentences import split_sentences
+
+        found = [" ".join(sentence.split()) for sentence in split_sentences("\n".join(found))]
+    lines = [TextLine(line, number) for number, line in enumerate(found, 1) if line.strip()]
     if not lines:
-        raise UsageError(f"{text_file}: no text in it", "put one text on each line")
+        raise UsageError(f"{text_file or 'the text'}: no text in it", "put one text on each line")
     return lines
 
 

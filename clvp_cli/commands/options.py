@@ -121,6 +121,9 @@ TextFile = Annotated[
         "-f", "--text-file", metavar="FILE", help="One text a line from a file; - is stdin.", show_default=False
     ),
 ]
+Sentences = Annotated[
+    bool, typer.Option("--sentences", help="Cut the text, or the whole file, into sentences: each is a text.")
+]
 References = Annotated[
     list[str] | None,
     typer.Option(
