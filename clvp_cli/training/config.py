@@ -58,7 +58,8 @@ class LoopConfig:
     save_every: int = 200  # steps
     log_every: int = 10  # steps
     seed: int = 0
-    precision: Literal["bfloat16", "float32"] = "bfloat16"  # autocast on the forward pass
+    # Autocast on the forward pass; auto is bfloat16 where the device multiplies it: elsewhere it is ten times slower.
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     plot: bool = True  # loss.png where matplotlib is there
 
@@ -84,6 +85,9 @@ class CodecTaskConfig:
 
     commitment: float = 0.25
     text: float = 0.08  # weight of the text's CTC loss on quantised latents: codes should keep what was said
+    hearing: float = 0.0  # weight of how unlike the clip the made mel is to the encoder, and of reading the text in it
+    keep_codes: bool = False  # leave encoder and codebook as they are: only the decoder learns, and codes stay valid
+    reading_steps: int = 0  # steps at first in which the text's reader alone learns: for a codec that is fine-tuned
     decay: float = 0.99  # of the codebook's running means
     continuous_steps: int = 300  # before the codebook is put in
     crop_seconds: float = 4.0
@@ -107,6 +111,12 @@ class DecoderTaskConfig:
 
     other_clip: float = 0.9  # chance that the voice is another clip of the speaker, where there is one
     voice_frames: int = 517  # 6 s
+    dropout: float = 0.0  # chance that a code before the next becomes a random one: the text must tell, too
+    guide: float = 0.0  # weight, at first, of showing the attention where in the text each code is; falls to 0
+    guide_steps: int = 1000  # steps until it is 0
+    guide_first: int = 1  # the first layer that is shown, from 0
+    guide_layers: int = 2  # how many layers are
+    guide_heads: int = 2  # heads of each
 
 
 @dataclass(frozen=True)

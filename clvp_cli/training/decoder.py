@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..model.alignment import AlignmentHead
 from ..model.conditioning import ConditioningEncoder
 from ..model.decoder import CodeDecoder
-from ..model.layers import MaskedAttend
+from ..model.encoder import Encoder
+from ..model.layers import MaskedAttend, Trace
 from . import losses
-from .alignment import CodedClips
+from .alignment import CodedClips, Codes, Ids, scramble, spoken
 from .features import partners
+from .guide import ALIGNED_WIDTH, DIAGONAL_WIDTH, Floats, attention_loss, diagonal, forced_alignment, windows
 from .workshop import Workshop
 
 
@@ -40,14 +43,30 @@ class DecoderTask:
             workshop.seed_embedding(self.decoder.stack.input_embeds_layer.weight, 0.5)
             workshop.seed_embedding(self.decoder.lm_head.weight, 0.5)
         self.module: nn.Module = nn.ModuleDict({"conditioning": self.conditioning, "decoder": self.decoder})
+        self.guide = Guide(self.data)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Next-code loss of a batch."""
         places, rng = self.data.batch(step)
-        return self._next_code(places, rng), {}
-
-    def _next_code(self, places: Sequence[int], rng: np.random.Generator) -> Tensor:
+        settings = self.settings
+        weight = settings.guide * max(0.0, 1 - step / max(1, settings.guide_steps))
+        trace = Trace.wanted(hidden_states=False, attentions=True) if weight else None
         prefix, kept = self._prefix(places, rng)
+        loss = self._next_code(places, prefix, kept, trace)
+        if trace is None:
+            return loss, {}
+        guided = self._guided(places, prefix.shape[1], trace)
+        return loss + weight * guided, {"next_code": float(loss.detach()), "guide": float(guided.detach())}
+
+    def _guided(self, places: Sequence[int], prefix: int, trace: Trace) -> Tensor:
+        """How far the guided heads look from where in the text the next code is."""
+        known = [self.guide.places(place) for place in places]
+        near = windows([p for p, _ in known], [w for _, w in known], prefix, first=2).to(self.workshop.device)
+        counts = near.amax(-1) > 0  # (B, T)
+        weights = [a[:, : self.settings.guide_heads, prefix:, :prefix] for a in trace.attentions or ()]
+        return torch.stack([attention_loss(a, near, counts) for a in weights]).mean()
+
+    def _next_code(self, places: Sequence[int], prefix: Tensor, kept: Tensor, trace: Trace | None) -> Tensor:
         decoder = self.config.decoder_config
         rows = [torch.from_numpy(codes) for codes in self.data.codes(places)]
         device = self.workshop.device
@@ -58,7 +77,10 @@ class DecoderTask:
             device
         )
         known = targets != losses.IGNORED
-        hidden = self._teacher_forced(prefix, kept, codes)
+        if self.decoder.training:
+            said = scramble(codes[:, 1:], self.settings.dropout, decoder.bos_token_id)
+            codes = torch.cat((codes[:, :1], said), dim=1)
+        hidden = self._teacher_forced(prefix, kept, codes, trace)
         return losses.next_code(self.decoder.logits(hidden[known]), targets[known])
 
     def _prefix(self, places: Sequence[int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -91,7 +113,7 @@ class DecoderTask:
             chosen.append(place if own else shared.setdefault(self.data.clips[place].speaker, pick))
         return chosen
 
-    def _teacher_forced(self, prefix: Tensor, kept: Tensor, codes: Tensor) -> Tensor:
+    def _teacher_forced(self, prefix: Tensor, kept: Tensor, codes: Tensor, trace: Trace | None) -> Tensor:
         """As CodeDecoder.teacher_forced, with the pads between a short text and its codes hidden: a row is as alone."""
         positions = torch.arange(codes.shape[1], device=codes.device).unsqueeze(0)
         stack = self.decoder.stack
@@ -105,8 +127,11 @@ class DecoderTask:
         if torch.is_autocast_enabled(codes.device.type):
             mask = mask.to(torch.get_autocast_dtype(codes.device.type))
         dropout = self.config.decoder_config.attention_dropout if self.decoder.training else 0.0
-        attend = MaskedAttend(mask, dropout=dropout)
-        return stack.hidden(embeds, lambda _: attend)[:, prefix.shape[1] :]
+        plain = MaskedAttend(mask, dropout=dropout)
+        shown = plain if trace is None else MaskedAttend(mask, dropout=dropout, trace=trace)
+        first = self.settings.guide_first
+        layers = range(first, first + self.settings.guide_layers)
+        return stack.hidden(embeds, lambda n: shown if n in layers else plain)[:, prefix.shape[1] :]
 
     def after_step(self, step: int) -> None:
         """Nothing."""
@@ -115,7 +140,10 @@ class DecoderTask:
         """Next-code loss on held-out clips."""
         if self.data.evaluation is None:
             return {}
-        return {"loss": float(np.mean([float(self._next_code(*self.data.evaluation(n))) for n in range(batches)]))}
+        each = []
+        for places, rng in (self.data.evaluation(number) for number in range(batches)):
+            each.append(float(self._next_code(places, *self._prefix(places, rng), None)))
+        return {"loss": float(np.mean(each))}
 
     def export(self, path: Path) -> None:
         """The model with this decoder."""
@@ -136,3 +164,39 @@ def voice_vectors(conditioning: ConditioningEncoder, mels: Tensor) -> Tensor:
 
     out: Tensor = x[:, :, 0] + last(norm(x).transpose(1, 2), attend)[:, 0]
     return out
+
+
+class Guide:
+    """Where in its text each code of a clip is: by the run's speech encoder and alignment head, or the diagonal."""
+
+    def __init__(self, data: CodedClips) -> None:
+        workshop = data.workshop
+        self.data, self.device, self.config = data, workshop.device, workshop.model_config
+        self._known: dict[int, tuple[Floats, float]] = {}
+        self._aligned = workshop.has_side("alignment") and workshop.has_part("speech")
+        if self._aligned:
+            self.speech = workshop.part("speech", lambda: Encoder(self.config.speech_config)).eval()
+            head = workshop.side("alignment")
+            assert isinstance(head, AlignmentHead)
+            self.head = head.eval()
+
+    def places(self, place: int) -> tuple[Floats, float]:
+        """For a clip, the id that each code and the stop say (T + 1,), and how many ids beside it count as right."""
+        if place not in self._known:
+            codes, ids = self.data.codes([place])[0], self.data.clips[place].ids
+            found = self._heard(codes, ids) if self._aligned else None
+            width = max(1.0, DIAGONAL_WIDTH * len(ids)) if found is None else ALIGNED_WIDTH
+            where = diagonal(len(codes), len(ids)) if found is None else found
+            self._known[place] = np.append(where, np.float32(len(ids))), width
+        return self._known[place]
+
+    @torch.no_grad()
+    def _heard(self, codes: Codes, ids: Ids) -> Floats | None:
+        heard = spoken([codes], self.config, self.device)
+        hidden = self.speech.hidden(self.speech.token_embedding(heard.codes), heard.mask)
+        log_probs = self.head(hidden.float())[0, : len(codes)].cpu().numpy()
+        spots = [spot for spot, i in enumerate(ids) if i not in self.head.config.ignored_ids]
+        found = forced_alignment(log_probs, [ids[spot] for spot in spots], self.head.config.blank)
+        if found is None:
+            return None
+        return np.interp(found, np.arange(len(spots)), spots).astype(np.float32)

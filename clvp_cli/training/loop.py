@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, InputError, OutputError
 from ..io.atomic import atomic_write
+from ..model.precision import multiplies_halves
 from .config import LoopConfig, OptimConfig
 from .plot import plot_losses
 
@@ -150,8 +151,9 @@ def _evaluate(
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """bfloat16 where it is asked for."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    """bfloat16 where it is asked for, or where it is fast and nothing is."""
+    halves = precision == "bfloat16" or (precision == "auto" and multiplies_halves(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=halves)
 
 
 def device_of(module: nn.Module) -> torch.device:

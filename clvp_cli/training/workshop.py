@@ -172,12 +172,15 @@ class Workshop:
         return found  # type: ignore[return-value]
 
     def draws(self, clips: Sequence[Clip], lengths: Sequence[int]) -> tuple[Draw | None, Draw | None]:
-        """Batches to train on and batches to evaluate on, as places in `clips`; None where there are no such clips."""
+        """Batches to train on and batches to evaluate on, as places in `clips`; None where there are no such clips.
+
+        Both are of one mixture: the best weights are those that are best at what they are trained for.
+        """
         loop, shares = self.config.loop, self.config.data.shares
         made: list[Draw | None] = []
         for held_out in (False, True):
             places = [i for i, clip in enumerate(clips) if clip.held_out == held_out]
-            weights = [1.0 if held_out else float(shares.get(clips[i].source, 1.0)) for i in places]
+            weights = [float(shares.get(clips[i].source, 1.0)) for i in places]
             if not places or not any(weights):
                 made.append(None)
                 continue
