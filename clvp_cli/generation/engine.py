@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..model.decoder import CodeDecoder
-from ..model.packed import cache_dtype, flow_dtype, least_rows
+from ..model.packed import cache_dtype, flow_dtype, least_queries, least_rows
 from ..records import Codes
 from ..settings import SamplingSettings
 from .cache import Group, PromptCache, PromptRecorder, RowCache, StepAttend, grouped
@@ -90,7 +90,7 @@ def prefill(decoder: CodeDecoder, prefix: Tensor) -> _Prefilled:
     recorder = PromptRecorder(cache_dtype(decoder))
     embeds = torch.cat((prefix.unsqueeze(0).to(first.dtype), first), dim=1)
     hidden = decoder.stack.hidden(embeds, recorder.attend)
-    return _Prefilled(recorder.cache(), decoder.logits(hidden[0, -1]))
+    return _Prefilled(recorder.cache(), decoder.logits(hidden[0, -1:])[0])
 
 
 class Slots:
@@ -175,7 +175,8 @@ class Slots:
         if not self.groups:
             numbers = sorted({prompt for prompt, _ in self.owners})
             owners = torch.tensor([numbers.index(prompt) for prompt, _ in self._rows()], device=self.counts.device)
-            self.groups = grouped([prompts[number].cache for number in numbers], owners, self.least)
+            least = least_queries(self.decoder)
+            self.groups = grouped([prompts[number].cache for number in numbers], owners, least)
         last = self.counts[:n].unsqueeze(1) - 1
         codes, positions = self.codes[:n].gather(1, last), code_position(last, self.options)
         assert isinstance(positions, Tensor)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .decoder import ClvpDecoderLayer, CodeDecoder
 from .encoder import ClvpEncoderLayer, Encoder
 from .layers import Attend
-from .products import FEW_ROWS, HalfHead, Int8Product, Kind, Product, flowing, product
+from .products import FEW_ROWS, HalfHead, HalfProduct, Int8Product, Kind, Product, can_pack_halves, flowing, product
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -145,12 +145,21 @@ def flow_dtype(decoder: CodeDecoder) -> torch.dtype:
 
 
 def cache_dtype(decoder: CodeDecoder) -> torch.dtype:
-    """The type that keys and values are kept in: 16 bits where the weights have no more than that."""
-    first = decoder.stack.layers[0]
-    halved = isinstance(first, PackedDecoderLayer) and isinstance(first.fc, Int8Product)
-    return torch.bfloat16 if halved else flow_dtype(decoder)
+    """The type of keys and values: 16 bits for int8 too, if the processor multiplies them."""
+    return torch.bfloat16 if _multiplies(decoder, Int8Product) and can_pack_halves() else flow_dtype(decoder)
 
 
 def least_rows(decoder: CodeDecoder) -> int:
     """How many rows a step must have for a row's result not to depend on their number."""
+    alone = flow_dtype(decoder) != torch.float32 or _multiplies(decoder, Int8Product, HalfProduct)
+    return 1 if alone else FEW_ROWS
+
+
+def least_queries(decoder: CodeDecoder) -> int:
+    """How many rows must look at one prompt together for none to depend on their number."""
     return FEW_ROWS if cache_dtype(decoder) == torch.float32 else 1
+
+
+def _multiplies(decoder: CodeDecoder, *kinds: type[Product]) -> bool:
+    first = decoder.stack.layers[0]
+    return isinstance(first, PackedDecoderLayer) and isinstance(first.fc, kinds)
