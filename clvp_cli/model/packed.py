@@ -23,15 +23,29 @@ M = TypeVar("M", bound=nn.Module)
 
 def joined(parts: list[nn.Linear], scale: float, kind: Kind, dtype: torch.dtype) -> Product:
     """q, k and v projections as one product (…, 3·D), the scale of the queries within it."""
-    weight = torch.cat([part.weight.to(torch.float32) for part in parts])
     width = parts[0].out_features
-    weight[:width] *= scale
+    factor = torch.ones(3 * width)
+    factor[:width] = scale
     bias = None
     if any(part.bias is not None for part in parts):
-        none = weight.new_zeros(width)
-        bias = torch.cat([none if part.bias is None else part.bias.to(torch.float32) for part in parts])
-        bias[:width] *= scale
+        none = torch.zeros(width, device=parts[0].weight.device)
+        bias = torch.cat([none if part.bias is None else part.bias.float() for part in parts]) * factor.to(none.device)
+    scales = [found for part in parts if (found := _scales(part)) is not None]
+    if kind == "int8" and len(scales) == len(parts):
+        return product(kind, dtype, torch.cat([part.weight for part in parts]), bias, torch.cat(scales) * factor)
+    weight = torch.cat([_wide(part) for part in parts])
+    weight[:width] *= scale
     return product(kind, dtype, weight, bias)
+
+
+def _scales(part: nn.Module) -> Tensor | None:
+    """The scales of a weight that is whole numbers."""
+    return getattr(part, "weight_scale", None)
+
+
+def _wide(part: nn.Linear) -> Tensor:
+    scales, weight = _scales(part), part.weight.float()
+    return weight if scales is None else weight * scales.unsqueeze(1)
 
 
 class PackedAttention(nn.Module):
@@ -41,7 +55,7 @@ class PackedAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = joined(parts, (parts[0].out_features // heads) ** -0.5, kind, dtype)
-        self.out = product(kind, dtype, out.weight, out.bias)
+        self.out = product(kind, dtype, out.weight, out.bias, _scales(out))
 
     def forward(self, x: Tensor, attend: Attend, residual: Tensor) -> Tensor:
         """Normed (B, S, D) and what it is added to (B, S, D) → (B, S, D)."""
@@ -59,8 +73,9 @@ class PackedDecoderLayer(nn.Module):
         self.post_attention_layernorm = _owned(layer.post_attention_layernorm, dtype)
         attn, mlp = layer.attn, layer.mlp
         self.attn = PackedAttention(attn.heads, [attn.q_proj, attn.k_proj, attn.v_proj], attn.out_proj, kind, dtype)
-        self.fc = product(kind, dtype, mlp.c_fc.weight.t(), mlp.c_fc.bias)
-        self.proj = product(kind, dtype, mlp.c_proj.weight.t(), mlp.c_proj.bias)
+        self.fc, self.proj = (
+            product(kind, dtype, part.weight.t(), part.bias, _scales(part)) for part in (mlp.c_fc, mlp.c_proj)
+        )
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         x = self.attn(self.input_layernorm(x), attend, x)

@@ -110,9 +110,20 @@ class Int8Product(Product):
 
     def keep(self, weight: Tensor) -> None:
         """Round the weight to −127 … 127 of its row's largest."""
-        wide = weight.float()
-        scale = wide.abs().amax(1).clamp_(min=1e-30) / 127
-        self.packed = packed_int8(wide.div(scale[:, None]).round_().to(torch.int8), scale)
+        self.take(*rounded_rows(weight))
+
+    @classmethod
+    def of_levels(cls, levels: Tensor, scale: Tensor, bias: Tensor | None) -> Int8Product:
+        """The product with a weight that is rounded already, as `rounded_rows` does."""
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        made.take(levels, scale)
+        return made
+
+    def take(self, levels: Tensor, scale: Tensor) -> None:
+        """Keep whole numbers (out, in) and their scales (out,)."""
+        self.packed = packed_int8(levels.contiguous(), scale)
         self.scale, self.zeros = scale, torch.zeros_like(scale, dtype=torch.int32)
 
     def _summed(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,7 +138,7 @@ class Int8Product(Product):
     def _product(self, digits: Tensor) -> Tensor:
         """Whole numbers (M, in) from −64 to 64 times the weights (M, out), their scales included."""
         if isinstance(self.packed, Tensor):
-            scaling = self.packed, self.scale, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            scaling: Any = self.packed, self.scale, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
             out: Tensor = torch.ops.onednn.qlinear_pointwise(digits.add_(DIGIT).to(torch.uint8), 1.0, DIGIT, *scaling)
         else:
             out = fbgemm_int8()(digits, 1.0, DIGIT, self.packed)
@@ -174,13 +185,20 @@ PRODUCTS: dict[Kind, type[Product]] = {
 }
 
 
+def rounded_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight (out, in) as whole numbers from −127 to 127 and a float32 scale for each output (out,)."""
+    wide = weight.float()
+    scale = wide.abs().amax(1).clamp_(min=1e-30) / 127
+    return wide.div(scale[:, None]).round_().to(torch.int8), scale
+
+
 def packed_int8(levels: Tensor, scale: Tensor) -> Any:
     """Whole numbers (out, in) from −127 to 127 and their scales (out,), as this processor's kernels want them.
 
     FBGEMM's without VNNI, three times as fast there as oneDNN's, which are for all others; the sums are the same.
     """
     if not uses_fbgemm():
-        return torch.ops.onednn.qlinear_prepack(levels.contiguous(), None)
+        return torch.ops.onednn.qlinear_prepack(levels, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch announces another home for quantised tensors
         zeros = torch.zeros(len(levels), dtype=torch.long)
@@ -211,8 +229,17 @@ def fitting(kind: Kind, dtype: torch.dtype, weight: Tensor) -> Kind:
     return "plain" if kind == "packed" and dtype == torch.bfloat16 and not can_pack_halves() else kind
 
 
-def product(kind: Kind, dtype: torch.dtype, weight: Tensor, bias: Tensor | None) -> Product:
-    """A weight (out, in) and its bias, packed as `kind` for activations of `dtype`."""
+def product(
+    kind: Kind, dtype: torch.dtype, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None
+) -> Product:
+    """A weight (out, in) and its bias, packed as `kind` for activations of `dtype`.
+
+    A weight of whole numbers comes with its scales (out,).
+    """
+    if scale is not None and kind == "int8":
+        return Int8Product.of_levels(weight, scale, None if bias is None else bias.to(dtype, copy=True))
+    if scale is not None:
+        weight = weight.float() * scale.unsqueeze(1)
     kind = fitting(kind, dtype, weight)
     if kind in ("plain", "packed"):
         weight = weight.to(dtype, copy=kind == "plain")
