@@ -113,7 +113,7 @@ def pack_decoder(decoder: CodeDecoder, kind: Kind, dtype: torch.dtype = torch.fl
         assert isinstance(layer, ClvpDecoderLayer)
         stack.layers[number] = PackedDecoderLayer(layer, decoder.config.activation_function, kind, dtype)
         del layer
-        _return_memory()
+        return_memory()
     head = decoder.lm_head
     outer: Kind = "packed" if kind in ("int8", "int4") else kind
     if kind == "int8":
@@ -132,7 +132,7 @@ def _owned(module: M, dtype: torch.dtype) -> M:
     return module
 
 
-def _return_memory() -> None:
+def return_memory() -> None:
     """Give freed memory back to the system: glibc keeps it between what stays, and packing would take it twice."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -148,7 +148,7 @@ def pack_encoder(encoder: Encoder, kind: Kind, dtype: torch.dtype = torch.float3
         assert isinstance(layer, ClvpEncoderLayer)
         encoder.layers[number] = PackedEncoderLayer(layer, kind, dtype)
         del layer
-        _return_memory()
+        return_memory()
     for part in (encoder.token_embedding, encoder.final_layer_norm, encoder.projection):
         _owned(part, dtype)
     return encoder
