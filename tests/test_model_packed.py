@@ -228,13 +228,13 @@ def test_weights_in_a_file_are_never_written_to(plain):
 
 
 def test_auto_is_float32_where_nothing_is_gained(monkeypatch):
-    """Small models stay in float32; large ones take 16 bits where the processor multiplies them, else 8."""
+    """Small models stay in float32; large ones take 16 bits where the processor has a quick way with them."""
     monkeypatch.setattr("clvp_cli.model.precision.multiplies_halves", lambda device: True)
     assert precision("auto", CPU, WORTH_HALVING - 1).name == "float32"
     assert precision("auto", CPU, WORTH_HALVING).name == "bfloat16"
     monkeypatch.setattr("clvp_cli.model.precision.multiplies_halves", lambda device: False)
     assert precision("auto", CPU, WORTH_HALVING - 1).name == "float32"
-    assert precision("auto", CPU, WORTH_HALVING).name == ("int8" if can_pack(CPU) else "float32")
+    assert precision("auto", CPU, WORTH_HALVING).name == ("float16" if can_widen_halves() else "float32")
     assert precision("float16", CPU, 0).kind == ("half" if can_widen_halves() else "plain")
     with pytest.raises(UsageError, match="int8"):
         precision("int8", torch.device("cuda"), 0)

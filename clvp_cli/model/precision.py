@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UsageError
-from .products import Kind, can_pack, flowing, halves
+from .products import Kind, can_pack, can_widen_halves, flowing, halves
 
 # A model with fewer parameters is done in milliseconds and fits into caches: halving its weights gains nothing.
 WORTH_HALVING = 50_000_000
@@ -29,11 +29,12 @@ def precision(name: str, device: torch.device, parameters: int) -> Precision:
     """The arithmetic of that name on a device, for a model of so many parameters.
 
     "auto" is float32 for a model too small to gain, bfloat16 where the processor multiplies it (AVX512-BF16, AMX, CUDA
-    from Ampere on), int8 on other CPUs. int8 and int4 run on CPUs alone; UsageError elsewhere.
+    from Ampere on), float16 where its weights are read and multiplied in float32 (AVX2). int8 and int4 run on CPUs
+    alone; UsageError elsewhere. They are never chosen: what 8 bits cost a trained model was not seen.
     """
     packs = can_pack(device)
     if name == "auto":
-        large = "bfloat16" if multiplies_halves(device) else "int8" if packs else "float32"
+        large = "bfloat16" if multiplies_halves(device) else "float16" if packs and can_widen_halves() else "float32"
         name = large if parameters >= WORTH_HALVING else "float32"
     if name in ("int8", "int4"):
         if not packs:
