@@ -49,6 +49,7 @@ LENGTHS = (20, 400)  # codes of the candidates that are scored
 SCORED = 64
 PEERS = 8
 TORTOISE_LENGTH = 500
+WARM_CODES = 3  # a run of these comes before the one that counts
 GROWING_N = (1, 2, 4, 8, 16, 32, 64, 128)
 GROWING_CODES = (50, 100, 200, 300, 400, 500)
 Record = dict[str, Any]
@@ -116,8 +117,8 @@ def record(measure: str, values: float | dict[str, float], unit: str, **more: An
 
 
 def _peer_dtype(clvp: Clvp) -> str:
-    """The peer's type: ours, or what is nearest to it."""
-    name = clvp.core.precision.name
+    """The peer's type: its default beside ours, or else ours, or what is nearest to it."""
+    name = "float32" if clvp.settings.dtype == "auto" else clvp.core.precision.name
     return name if name in ("float32", "bfloat16", "float16") else "bfloat16"
 
 
@@ -192,9 +193,11 @@ def _generation(clvp: Clvp, plan: Plan, machine: Machine, peer: Transformers | N
         options = fixed_length(plan.codes)
 
         systems: list[Callable[[], object]] = [_speaking(clvp, n, plan.codes)]
+        _speaking(clvp, n, WARM_CODES)()
         if peer is not None:
             systems.append(lambda n=n, options=options: peer.generate(prefix, n, options))  # type: ignore[misc]
-        seconds = alternate(systems, plan.repeats)
+            peer.generate(prefix, n, fixed_length(WARM_CODES))
+        seconds = alternate(systems, plan.repeats, warm=False)
         rates = [[plan.codes / s for s in each] for each in seconds]
         bound = machine.read / weights
         for place, steps in enumerate(rates):
