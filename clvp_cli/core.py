@@ -154,8 +154,12 @@ class Core:
         return self._arithmetic("float32" if self.settings.dtype == "auto" else self.settings.dtype)
 
     def _arithmetic(self, name: str) -> Precision:
+        from .checkpoints.rounded import is_rounded
         from .model.precision import precision
+        from .model.products import can_pack
 
+        if name == "auto" and is_rounded(self.checkpoint.tensors) and can_pack(self.device):
+            name = "int8"  # the weights have no more
         return precision(name, self.device, sum(t.numel for t in self.checkpoint.tensors.values()))
 
     @property
@@ -271,7 +275,8 @@ class Core:
 
         log.debug("loading the %s of %s", part, self.path)
         module = build_empty(lambda: kind(config))
-        self.checkpoint.load_into(module, PARTS[part], None if mapped else self.dtype, str(self.device))
+        dtype = None if mapped else self.dtype
+        self.checkpoint.load_into(module, PARTS[part], dtype, str(self.device), keep_rounded=mapped)
         return module
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from .core import model_path
 from .errors import UsageError
 
-DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "I8"}
 
 
 def model_facts(name: str) -> dict[str, Any]:
@@ -27,17 +27,21 @@ def convert_model(source: str, target: Path, dtype: str | None = None, force: bo
     Args:
         source: a model as `model_path` takes it.
         target: the directory to make.
-        dtype: float32, bfloat16 or float16 for all weights; None keeps them as they are.
+        dtype: float32, bfloat16 or float16 for all weights, int8 for the decoder's matrices; None keeps them as they
+            are.
         force: replace a model directory that is there.
     Raises:
         CheckpointError, ConfigError: the source cannot be read. UsageError: no such type.
         OutputError: something is at `target`, or it cannot be written. Nothing is changed there then.
     """
     from .checkpoints.load import open_checkpoint
+    from .checkpoints.rounded import ROUNDED, is_rounded
     from .checkpoints.save import save_checkpoint
 
-    named = _stored_as(dtype)
-    save_checkpoint(open_checkpoint(model_path(source)), target, dtype=named, force=force)
+    named, checkpoint = _stored_as(dtype), open_checkpoint(model_path(source))
+    if named not in (None, ROUNDED) and is_rounded(checkpoint.tensors):
+        raise UsageError(f"{source}: its decoder is rounded to int8 already", "convert the model it was made from")
+    save_checkpoint(checkpoint, target, dtype=named, force=force)
     return model_facts(str(target))
 
 

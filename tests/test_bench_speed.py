@@ -43,6 +43,37 @@ def test_every_measure_has_its_record(clvp, small):
     assert all(r["fraction"] > 0 for r in made if r["measure"] in ("steps", "score"))
 
 
+def test_growth_is_told_over_both(clvp, small, monkeypatch):
+    """Seconds for every N at the fewest codes, then for every number of codes at the plan's N."""
+    monkeypatch.setattr(speed, "GROWING_N", (1, 2))
+    monkeypatch.setattr(speed, "GROWING_CODES", (3, 4))
+    made = [r for r in speed.measure(clvp, speed.planned(2, 4, 1, None, "growth")) if r["measure"] == "growth"]
+    assert [(r["n"], r["codes"]) for r in made] == [(1, 3), (2, 3), (2, 3), (2, 4)]
+
+
+class FakePeer:
+    """Counts what a peer is asked to score."""
+
+    name, seen = "peer", []
+
+    def __init__(self, path, dtype):
+        pass
+
+    def score(self, ids, codes, *, text_each=False):
+        self.seen.append((codes.shape, text_each))
+
+
+def test_peers_score_padded_candidates(clvp, small, monkeypatch):
+    """A peer is given candidates padded to the longest of all with the text once, then to Tortoise's length with
+    the text each."""
+    monkeypatch.setattr(speed, "Transformers", FakePeer)
+    monkeypatch.setattr(speed, "PEERS", 2)
+    made = list(speed.measure(clvp, speed.planned(2, 4, 1, "transformers", "score")))
+    longest = max(c.length for c in speed.candidates(clvp)) + 1
+    assert FakePeer.seen == [((2, longest), False), ((2, speed.TORTOISE_LENGTH), True)]
+    assert all(r["ours_over_it"] > 0 for r in made if r.get("system", "").startswith("peer"))
+
+
 def test_loading_is_timed_in_a_process_of_its_own(clvp):
     """A child process loads the part and tells seconds and bytes."""
     seconds, peak = speed_machine.loading(clvp.core.path, "float32", "text_encoder", 1)
@@ -91,11 +122,14 @@ def test_kendall_counts_pairs():
 
 
 def test_a_chart_is_a_png(tmp_path):
-    """Bars of both measures are drawn into one picture."""
+    """Bars of both measures, and both lines of growth, are drawn into one picture."""
     pytest.importorskip("matplotlib")
     rows = [
         {"measure": name, "system": "clvp", "dtype": "float32", "n": 2, "median": 2.0, "low": 1.0, "high": 3.0}
         for name in ("generate", "score")
     ]
-    speed_chart.bar_chart(rows, tmp_path / "speed.png")
+    rows += [
+        {"measure": "growth", "n": n, "codes": codes, "median": 1.0} for n, codes in ((1, 5), (2, 5), (2, 9), (2, 7))
+    ]
+    speed_chart.draw(rows, tmp_path / "speed.png")
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")

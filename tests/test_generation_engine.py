@@ -10,8 +10,9 @@ import torch
 from golden_files import hf_directory, network, tensors, tortoise_directory
 
 from clvp_cli.generation.beam import beam_search
-from clvp_cli.generation.engine import Prompt, generate, longest_possible
+from clvp_cli.generation.engine import Prompt, generate, longest_possible, rows_that_fit
 from clvp_cli.generation.latents import calm_end, winner_latents
+from clvp_cli.model.products import FEW_ROWS
 from clvp_cli.settings import SamplingSettings
 
 GREEDY = SamplingSettings(greedy=True, repetition_penalty=1.0, max_codes=14)
@@ -88,6 +89,18 @@ def test_candidates_do_not_depend_on_their_number_or_batch(golden, options):
     assert few == {key: value for key, value in whole.items() if key[1] < 3}
     assert collect(decoder, [Prompt(prefixes[0], 5, [6])], options)[0, 6] == whole[0, 6]
     assert len({tuple(codes) for codes, _ in whole.values()}) > 8, "candidates should differ"
+
+
+def test_many_candidates_stay_within_memory(golden, monkeypatch):
+    """Few are run at once; of more, as many rows as the caches' budget holds at their longest, four at least."""
+    decoder = golden[0]
+    config, options = decoder.config, SamplingSettings(max_codes=10)
+    a_row = 2 * config.num_hidden_layers * config.hidden_size * 4 * 10
+    monkeypatch.setattr("clvp_cli.generation.engine.CACHE_BYTES", 9.5 * a_row)
+    asked = ((0, 1), (0, 16), (0, 17), (5, 17), (5, 3))
+    assert [rows_that_fit(decoder, options, size, n) for size, n in asked] == [1, 16, 9, 5, 3]
+    monkeypatch.setattr("clvp_cli.generation.engine.CACHE_BYTES", a_row)
+    assert rows_that_fit(decoder, options, 0, 96) == FEW_ROWS
 
 
 def test_another_seed_gives_other_candidates(golden):

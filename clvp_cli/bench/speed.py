@@ -20,9 +20,10 @@ from ..generation.engine import Prompt, generate, prefill
 from ..pipeline import Clvp
 from ..records import Candidate
 from ..settings import SamplingSettings
+from ..signals import judge
 from .speed_agreement import agreement
 from .speed_machine import Machine, loading, measure_machine, spread
-from .speed_peer import Transformers
+from .speed_peer import Transformers, padded
 
 log = logging.getLogger("clvp")
 
@@ -46,7 +47,11 @@ WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "i
 PROMPT = 40  # positions of the prefix that is timed: a sentence
 LENGTHS = (20, 400)  # codes of the candidates that are scored
 SCORED = 64
+PEERS = 8
 TORTOISE_LENGTH = 500
+WARM_CODES = 3  # a run of these comes before the one that counts
+GROWING_N = (1, 2, 4, 8, 16, 32, 64, 128)
+GROWING_CODES = (50, 100, 200, 300, 400, 500)
 Record = dict[str, Any]
 
 
@@ -58,11 +63,11 @@ class Plan:
     codes: int = 200
     repeats: int = 3
     against: str | None = None
-    skip: frozenset[str] = frozenset({"agreement"})  # of PARTS
+    skip: frozenset[str] = frozenset({"agreement", "growth"})  # of PARTS
 
 
-PARTS = ("load", "generate", "score", "agreement")
-USUAL = PARTS[:3]  # agreement runs the model in every type, float32 first: for those who ask
+PARTS = ("load", "generate", "score", "agreement", "growth")
+USUAL = PARTS[:3]  # the others take long: for those who ask
 TYPES = ("bfloat16", "int8", "int4")
 TEXTS = (
     "The morning train left without us.",
@@ -101,6 +106,8 @@ def measure(clvp: Clvp, plan: Plan) -> Iterator[Record]:
         width = clvp.core.config.decoder_config.hidden_size
         voice = np.random.default_rng(4).normal(0, 0.1, width).astype(np.float32)
         yield from agreement(clvp, TYPES, voice, TEXTS)
+    if "growth" not in plan.skip:
+        yield from _growth(clvp, plan)
 
 
 def record(measure: str, values: float | dict[str, float], unit: str, **more: Any) -> Record:
@@ -110,8 +117,8 @@ def record(measure: str, values: float | dict[str, float], unit: str, **more: An
 
 
 def _peer_dtype(clvp: Clvp) -> str:
-    """The peer's type: ours, or what is nearest to it."""
-    name = clvp.core.precision.name
+    """The peer's type: its default beside ours, or else ours, or what is nearest to it."""
+    name = "float32" if clvp.settings.dtype == "auto" else clvp.core.precision.name
     return name if name in ("float32", "bfloat16", "float16") else "bfloat16"
 
 
@@ -144,10 +151,10 @@ def _prefill(clvp: Clvp, plan: Plan) -> Iterator[Record]:
     yield record("prefill", spread([s * 1e3 for s in seconds]), "ms", dtype=clvp.core.precision.name, codes=PROMPT)
 
 
-def alternate(systems: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+def alternate(systems: Sequence[Callable[[], object]], repeats: int, *, warm: bool = True) -> list[list[float]]:
     """Seconds of each system's runs, taken in turns, each system warmed up first."""
     seconds: list[list[float]] = [[] for _ in systems]
-    for system in systems:
+    for system in systems if warm else ():
         system()
     for _ in range(repeats):
         for place, system in enumerate(systems):
@@ -162,8 +169,22 @@ def fixed_length(codes: int) -> SamplingSettings:
     return SamplingSettings(max_codes=codes, min_codes=codes)
 
 
+def _speaking(clvp: Clvp, n: int, codes: int) -> Callable[[], object]:
+    """What makes n candidates of so many codes."""
+    decoder, prompt, batch = clvp.core.decoder, Prompt(_prefix(clvp), 1, range(n)), clvp.settings.batch_size
+    return lambda: list(generate(decoder, [prompt], fixed_length(codes), batch_size=batch))
+
+
+def _growth(clvp: Clvp, plan: Plan) -> Iterator[Record]:
+    """Seconds over N at the fewest codes, and over codes at the plan's N."""
+    for n, codes in (*((n, GROWING_CODES[0]) for n in GROWING_N), *((plan.n, codes) for codes in GROWING_CODES)):
+        seconds = alternate([_speaking(clvp, n, codes)], plan.repeats, warm=False)[0]
+        yield record("growth", spread(seconds), "s", system="clvp", dtype=clvp.core.precision.name, n=n, codes=codes)
+
+
 def _generation(clvp: Clvp, plan: Plan, machine: Machine, peer: Transformers | None) -> Iterator[Record]:
-    decoder, prefix, name = clvp.core.decoder, _prefix(clvp), clvp.core.precision.name
+    name = clvp.core.precision.name
+    prefix = _prefix(clvp)
     weights = (
         sum(t.numel for key, t in clvp.core.checkpoint.tensors.items() if key.startswith("speech_decoder"))
         * WEIGHT_BYTES[name]
@@ -171,15 +192,12 @@ def _generation(clvp: Clvp, plan: Plan, machine: Machine, peer: Transformers | N
     for n in dict.fromkeys((plan.n, 1)):
         options = fixed_length(plan.codes)
 
-        def ours(n: int = n, options: SamplingSettings = options) -> None:
-            batch = clvp.settings.batch_size
-            for _ in generate(decoder, [Prompt(prefix, 1, range(n))], options, batch_size=batch):
-                pass
-
-        systems: list[Callable[[], object]] = [ours]
+        systems: list[Callable[[], object]] = [_speaking(clvp, n, plan.codes)]
+        _speaking(clvp, n, WARM_CODES)()
         if peer is not None:
             systems.append(lambda n=n, options=options: peer.generate(prefix, n, options))  # type: ignore[misc]
-        seconds = alternate(systems, plan.repeats)
+            peer.generate(prefix, n, fixed_length(WARM_CODES))
+        seconds = alternate(systems, plan.repeats, warm=False)
         rates = [[plan.codes / s for s in each] for each in seconds]
         bound = machine.read / weights
         for place, steps in enumerate(rates):
@@ -212,29 +230,31 @@ def operations(clvp: Clvp, length: int) -> float:
 
 
 def _scoring(clvp: Clvp, plan: Plan, machine: Machine, peer: Transformers | None) -> Iterator[Record]:
-    from ..signals import judge
-
+    """Ours over all candidates; the peer's over PEERS of them, padded as all must be: padded, each costs the same."""
     core, name = clvp.core, clvp.core.judging.name
     found = candidates(clvp)
     ids = np.arange(3, 43, dtype=np.int64)
-    systems: list[Callable[[], object]] = [lambda: judge([core.clvp], core.reader, ids, found)]
-    names = ["clvp"]
+
+    def ours(some: Sequence[Candidate] = found) -> None:
+        core.clvp.forget()
+        judge([core.clvp], core.reader, ids, some)
+
+    systems: list[Callable[[], object]] = [ours]
+    told: list[Record] = [{"system": "clvp", "dtype": name, "n": len(found)}]
     if peer is not None:
         fill = core.config.decoder_config.decoder_fixing_codes[0]
         rows = [core.reader.codes(candidate) for candidate in found]
-        eighth = rows[:: len(rows) // 8]  # padded to one length all cost the same: some tell of the rest
-        systems.append(lambda: peer.score(ids, rows, fill))
-        systems.append(lambda: peer.score(ids, eighth, fill, TORTOISE_LENGTH))
-        names += [peer.name, f"{peer.name}, padded to {TORTOISE_LENGTH}"]
-    seconds = alternate(systems, plan.repeats)
-    counts = [len(found), len(found), 8]
-    rates = [[count / s for s in each] for count, each in zip(counts, seconds, strict=False)]
+        for length, text_each in ((max(map(len, rows)), False), (TORTOISE_LENGTH, True)):
+            codes = padded(rows[:PEERS], length, fill)
+            systems.append(lambda codes=codes, each=text_each: peer.score(ids, codes, text_each=each))  # type: ignore[misc]
+            way = f"{peer.name}, padded to {length}" + (", a text encoding each" if text_each else "")
+            told.append({"system": way, "dtype": _peer_dtype(clvp), "n": len(codes)})
+    ours(found[:4])
+    seconds = alternate(systems, plan.repeats, warm=False)
+    rates = [spread([each["n"] / s for s in taken]) for each, taken in zip(told, seconds, strict=True)]
     peak = machine.products["float32" if name == "float32" else "bfloat16"]
     bound = peak * len(found) / sum(operations(clvp, c.length + 1) for c in found)
-    ours = spread(rates[0])
-    yield record("score", ours, "candidates/s", system="clvp", dtype=name, n=len(found), bound=bound,
-                 fraction=ours["median"] / bound)  # fmt: skip
-    for system, each in zip(names[1:], rates[1:], strict=True):
-        theirs = spread(each)
-        more = {"system": system, "dtype": _peer_dtype(clvp), "n": len(found)}
-        yield record("score", theirs, "candidates/s", **more, ours_over_it=ours["median"] / theirs["median"])
+    best = rates[0]["median"]
+    yield record("score", rates[0], "candidates/s", **told[0], bound=bound, fraction=best / bound)
+    for each, rate in zip(told[1:], rates[1:], strict=True):
+        yield record("score", rate, "candidates/s", **each, ours_over_it=best / rate["median"])

@@ -6,6 +6,7 @@ Knows no models; B bytes a second, operations a second.
 from __future__ import annotations
 
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -57,21 +58,28 @@ def measure_machine(repeats: int = 5) -> Machine:
 
 
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 import torch
+from clvp_cli.bench.speed_machine import peak_memory
 from clvp_cli.core import Core
 from clvp_cli.settings import Settings
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory()
 start = time.perf_counter()
 core = Core(Path(sys.argv[1]), Settings(dtype=sys.argv[2], device="cpu"))
 for part in sys.argv[3].split(","):
     getattr(core, part)
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-unit = 1 if sys.platform == "darwin" else 1024
-print(json.dumps({"seconds": seconds, "peak": (peak - before) * unit}))
+print(json.dumps({"seconds": seconds, "peak": peak_memory() - before}))
 """
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has held; Linux's usage counts its parent's before the start too."""
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def loading(path: Path, dtype: str, parts: str, repeats: int) -> tuple[list[float], float]:

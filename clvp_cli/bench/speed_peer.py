@@ -58,13 +58,18 @@ class Transformers:
         return int(made.shape[0] * options.max_codes)
 
     @torch.inference_mode()
-    def score(self, ids: NDArray[np.int64], rows: Sequence[NDArray[np.int64]], fill: int, length: int = 0) -> None:
-        """Text ids and rows of codes, padded to the longest or to `length`, through both encoders."""
-        length = max(length, *(len(row) for row in rows))
-        padded = np.full((len(rows), length), fill)
-        for place, row in enumerate(rows):
-            padded[place, : len(row)] = row
+    def score(self, ids: NDArray[np.int64], padded: NDArray[np.int64], *, text_each: bool = False) -> None:
+        """Text ids and codes (n, T) through both encoders, the text once, or once for each candidate."""
+        texts = torch.from_numpy(ids).expand(len(padded) if text_each else 1, -1)
         # Release 4.46 turns positions in float32 and then meets its own halved weights: autocast lets it pass.
         with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            self.model.text_encoder_model(input_ids=torch.from_numpy(ids)[None])
+            self.model.text_encoder_model(input_ids=texts)
             self.model.speech_encoder_model(input_ids=torch.from_numpy(padded))
+
+
+def padded(rows: Sequence[NDArray[np.int64]], length: int, fill: int) -> NDArray[np.int64]:
+    """Rows of codes as one array (n, length)."""
+    whole = np.full((len(rows), length), fill)
+    for place, row in enumerate(rows):
+        whole[place, : len(row)] = row
+    return whole

@@ -109,7 +109,13 @@ class Checkpoint:
         yield from read_grouped(self.store, [name for name in names if name not in derived])
 
     def load_into(
-        self, module: nn.Module, prefix: str, dtype: torch.dtype | None = None, device: str = "cpu"
+        self,
+        module: nn.Module,
+        prefix: str,
+        dtype: torch.dtype | None = None,
+        device: str = "cpu",
+        *,
+        keep_rounded: bool = False,
     ) -> nn.Module:
         """Fill a module made on the meta device from the names under `prefix`; see `load_module`."""
         from .modules import load_module
@@ -117,7 +123,7 @@ class Checkpoint:
         pairs = (
             (name.removeprefix(prefix), tensor) for name, tensor in self.stream([prefix]) if name.startswith(prefix)
         )
-        return load_module(module, pairs, dtype, device, where=f"{self.path}: {prefix or 'all'}")
+        return load_module(module, pairs, dtype, device, f"{self.path}: {prefix or 'all'}", keep_rounded)
 
     def _check_derived(self, names: Sequence[str]) -> None:
         if not names:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config import ClvpDecoderConfig, ClvpEncoderConfig
 from .checkpoint import ABILITY, Checkpoint
-from .layout import PARTS, SCALE, derived_shapes, part_of
+from .layout import PARTS, SCALE, SCALES, derived_shapes, part_of
 from .load import open_checkpoint
 from .tensors import TensorInfo
 
@@ -25,7 +25,11 @@ def describe(path: Path) -> dict[str, Any]:
     """
     checkpoint = open_checkpoint(path)
     derived = derived_shapes(checkpoint.config)
-    weights = [info for name, info in checkpoint.tensors.items() if name not in derived]
+    weights = [
+        info
+        for name, info in checkpoint.tensors.items()
+        if name not in derived and not name.endswith(f"weight{SCALES}")
+    ]
     files = [*checkpoint.store.files, *(file for extra in checkpoint.extras.values() for file in extra.store.files)]
     return {
         "path": str(path),

@@ -7,6 +7,7 @@ lacks. Knows nothing of files. Torch-free, so that `clvp model info` is; a test 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..config import ClvpConfig, ClvpDecoderConfig, ClvpEncoderConfig
@@ -27,6 +28,7 @@ PARTS: Mapping[str, str] = {
 }
 SCALE = "logit_scale"
 INV_FREQ = "rotary_pos_emb.inv_freq"  # published files carry it; it is a function of the configuration
+SCALES = "_scale"  # behind a weight's name ("….weight"): its scales, where the weight is kept in 8 bits
 TEXT_ROWS = "text_vocab_size"  # in the decoder's configuration, where a fine-tune's differs from the text encoder's
 SHOWN = 4  # names in one message
 
@@ -87,7 +89,27 @@ def check_state(where: str, infos: Mapping[str, TensorInfo], config: ClvpConfig)
             raise CheckpointError(f"{where}: the configuration calls for {depth} {part} layers, few are there")
     expected = expected_shapes(config, parts)
     derived = {name: shape for name, shape in derived_shapes(config).items() if name in infos}
-    check_shapes(where, infos, {**expected, **derived})
+    rounded = [name for name in expected if roundable(name) and name in infos and infos[name].dtype == "I8"]
+    scales = {name + SCALES: scale_shape(name, expected[name]) for name in rounded}
+    told = {**infos, **{name: replace(infos[name], dtype="F32") for name in rounded}}  # what they stand for
+    check_shapes(where, told, {**expected, **derived, **scales})
+
+
+def roundable(name: str) -> bool:
+    """Whether a name is one of the decoder's large matrices, which may be kept in 8 bits."""
+    return name.startswith(f"{PARTS['decoder']}model.decoder.layers.") and name.endswith(
+        ("_proj.weight", "c_fc.weight")
+    )
+
+
+def stored_turned(name: str) -> bool:
+    """Whether a decoder matrix is stored (in, out), as GPT-2's are."""
+    return ".mlp." in name
+
+
+def scale_shape(name: str, shape: Shape) -> Shape:
+    """The shape of a weight's scales: one for each output."""
+    return (shape[-1] if stored_turned(name) else shape[0],)
 
 
 def _depth(config: ClvpConfig, part: str) -> int:

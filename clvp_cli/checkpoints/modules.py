@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .layout import Shape, raise_faults
+from .layout import SCALES, Shape, raise_faults
+from .rounded import widened
 
 Module = TypeVar("Module", bound=nn.Module)
 FILLERS = (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_)  # and everything in nn.init
@@ -37,6 +38,7 @@ def load_module(
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     where: str = "weights",
+    keep_rounded: bool = False,
 ) -> nn.Module:
     """Fill a module made on the meta device, strictly, and make it ready for inference (eval, no gradients).
 
@@ -47,6 +49,8 @@ def load_module(
         dtype: what floating tensors become; None keeps the file's.
         device: where they go. Same type and CPU: nothing is copied, the file stays mapped.
         where: what error messages name.
+        keep_rounded: leave weights in 8 bits as they are, their scales in a buffer `weight_scale` beside each, for
+            packing; otherwise they are widened.
     Raises:
         CheckpointError: names are missing or unknown, or shapes differ.
     """
@@ -60,7 +64,17 @@ def load_module(
         target = dtype if tensor.is_floating_point() else None
         cast[name] = tensor.to(device=device, dtype=target).contiguous()
         del tensor
+    scales = {
+        name: cast.pop(name + SCALES)
+        for name, tensor in list(cast.items())
+        if tensor.dtype == torch.int8 and name + SCALES in cast
+    }
+    if not keep_rounded:
+        for name, scale in scales.items():
+            cast[name] = widened(name, cast[name], scale).to(dtype or torch.float32)
     missing, unknown = sorted(expected.keys() - cast.keys()), sorted(cast.keys() - expected.keys())
     raise_faults(where, {"missing": missing, "unknown": unknown, "misshapen": wrong})
-    module.load_state_dict(cast, strict=True, assign=True)
-    return module.requires_grad_(False).eval()
+    module.requires_grad_(False).load_state_dict(cast, strict=True, assign=True)
+    for name, scale in scales.items() if keep_rounded else ():
+        module.get_submodule(name.rpartition(".")[0]).register_buffer("weight_scale", scale)
+    return module.eval()

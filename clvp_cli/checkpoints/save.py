@@ -20,6 +20,7 @@ from ..config import CONFIG_NAME, ClvpConfig
 from ..errors import OutputError
 from .checkpoint import EXTRAS, Checkpoint
 from .layout import check_state, derived_tables, part_of, parts_in
+from .rounded import ROUNDED, rounded
 from .tensors import FLOAT_TYPES, TensorInfo
 from .writer import Produce, write_sharded
 
@@ -78,7 +79,8 @@ def save_directory(
         generation_config: content of generation_config.json; by default the published one.
         extras: side models by name (`EXTRAS`): content of config.json, and state.
         companions: a directory whose tokenizer and preprocessor files are copied where it has them.
-        dtype: "F32", "F16" or "BF16" for all floating weights; None keeps each tensor's own.
+        dtype: "F32", "F16" or "BF16" for all floating weights; "I8" for the decoder's large matrices alone; None keeps
+            each tensor's own.
         force: replace a model directory that is there.
     Raises:
         CheckpointError: the state is not that of the configuration.
@@ -91,7 +93,7 @@ def save_directory(
         write_model(directory, config, main, dtype, max_shard_bytes)
         for name, side in sides.items():
             (directory / name).mkdir()
-            write_weights(directory / name, side, dtype, max_shard_bytes)
+            write_weights(directory / name, side, None if dtype == ROUNDED else dtype, max_shard_bytes)
         write_companions(directory, config, companions, texts)
 
 
@@ -119,6 +121,8 @@ class Weights:
 def write_model(directory: Path, config: ClvpConfig, main: Weights, dtype: str | None, max_shard_bytes: int) -> None:
     """Write the main model into `directory`: its state checked against `config`, the derived tables added."""
     check_state(str(directory), main.infos, config)
+    if dtype == ROUNDED:
+        main, dtype = Weights(main.config, *rounded(main.infos, main.produce)), None
     tables = {name: table for name, table in derived_tables(config).items() if part_of(name) in parts_in(main.infos)}
     infos = cast_infos(main.infos, dtype) | infos_of(tables)  # the tables stay float32: halves would round them
 

@@ -76,9 +76,11 @@ def speed(
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option("--only", help="Of load,generate,score,agreement; the first three.", show_default=False),
+        typer.Option("--only", help="Of load,generate,score,agreement,growth; the first three.", show_default=False),
     ] = None,
-    plot: Annotated[str | None, typer.Option("--plot", help="A bar chart (.png).", show_default=False)] = None,
+    plot: Annotated[
+        str | None, typer.Option("--plot", help="A picture of the figures (.png).", show_default=False)
+    ] = None,
     out: Out = None,
 ) -> None:
     """Time generation, scoring and loading, beside what this machine can do at best.
@@ -88,7 +90,7 @@ def speed(
     clvp bench speed -m MODEL --against transformers --plot speed.png -o speed.jsonl
     """
     from ..bench.speed import COLUMNS, measure, planned
-    from ..bench.speed_chart import bar_chart, need_matplotlib
+    from ..bench.speed_chart import draw, need_matplotlib
 
     check_records_output(out)
     plan = planned(n, codes, repeats, against, only)
@@ -103,4 +105,4 @@ def speed(
 
     run.deliver(kept(), COLUMNS, out, to_the_end=bool(plot))
     if plot:
-        bar_chart(made, Path(plot))
+        draw(made, Path(plot))

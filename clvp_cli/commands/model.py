@@ -18,7 +18,11 @@ Destination = Annotated[str, typer.Argument(metavar="DST", help="The directory t
 Force = Annotated[bool, typer.Option("--force", help="Replace a model directory that is there.")]
 StoredAs = Annotated[
     str | None,
-    typer.Option("--dtype", help="float32 | bfloat16 | float16; as they are if not given.", show_default=False),
+    typer.Option(
+        "--dtype",
+        help="float32 | bfloat16 | float16 | int8 (the decoder); as they are if not given.",
+        show_default=False,
+    ),
 ]
 COLUMNS = ("property", "value")
 
@@ -58,6 +62,7 @@ def convert(
     \b
     clvp model convert tortoise/.models clvp-tortoise
     clvp model convert old new --dtype bfloat16
+    clvp model convert old new --dtype int8
     """
     from ..modelcare import convert_model
 

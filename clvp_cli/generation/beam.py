@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..model.decoder import CodeDecoder
-from ..model.packed import least_rows
+from ..model.packed import least_queries, least_rows
 from ..settings import SamplingSettings
 from .cache import StepAttend, grouped
 from .engine import Generated, Prompt, code_position, least_codes, longest_possible, prefill, row_cache
@@ -54,7 +54,7 @@ def beam_search(decoder: CodeDecoder, prompt: Prompt, options: SamplingSettings)
     said = initial_history(width, config.vocab_size, config.bos_token_id, options).to(logits.device)
     codes = torch.zeros(width, 0, dtype=torch.long, device=logits.device)
     found = Hypotheses(width, options.length_penalty)
-    groups = grouped([start.cache], torch.zeros(rows, dtype=torch.long, device=logits.device), rows)
+    groups = grouped([start.cache], torch.zeros(rows, dtype=torch.long, device=logits.device), least_queries(decoder))
     for count in range(limit):
         ranked = _continuations(logits, said, scores, count, decoder, options)
         beams, chosen, scores = _select(ranked, codes, config.eos_token_id, width, found)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..model.layers import Attend, MaskedAttend
+from ..model.packed import return_memory
 
 BLOCK = 64  # positions by which the rows' caches grow: contiguous memory is what the kernels need
 VECTOR = 32  # numbers of 16 bits that a processor holds at once
@@ -93,6 +94,8 @@ class RowCache:
                 new = old.new_zeros(*old.shape[:2], extent, old.shape[3])
                 new[:, :, :kept] = old[:, :, :kept]
                 tensors[layer] = new
+                del old
+                return_memory()  # the smaller one's hole takes none of the next
 
     def move(self, source: int, target: int) -> None:
         """Let row `source` take the slot `target`."""

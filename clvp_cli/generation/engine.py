@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from ..model.decoder import CodeDecoder
-from ..model.packed import cache_dtype, flow_dtype, least_rows
+from ..model.packed import cache_dtype, flow_dtype, least_queries, least_rows
+from ..model.products import FEW_ROWS
 from ..records import Codes
 from ..settings import SamplingSettings
 from .cache import Group, PromptCache, PromptRecorder, RowCache, StepAttend, grouped
 from .sampler import NEVER, choose, initial_history, uniforms
 
 CACHE_BYTES = 1152 * 2**20  # keys and values of all rows at their longest, where no batch size is given
-FEW = 16  # rows that are run at once whatever they take: what most people ask for
+FEW = 16  # candidates that are run at once whatever they take: what most people ask for
 MANY = 256
 
 
@@ -67,13 +68,13 @@ def least_codes(options: SamplingSettings) -> int:
     return max(options.min_codes, int(options.suppress_start))
 
 
-def rows_that_fit(decoder: CodeDecoder, options: SamplingSettings, batch_size: int) -> int:
-    """How many rows to run at once: what was asked for, or what keeps the caches within CACHE_BYTES."""
-    if batch_size:
-        return batch_size
+def rows_that_fit(decoder: CodeDecoder, options: SamplingSettings, batch_size: int, wanted: int) -> int:
+    """How many rows to run at once: what was asked for, or what keeps the caches of many within CACHE_BYTES."""
+    if batch_size or wanted <= FEW:
+        return min(wanted, batch_size or FEW)
     config = decoder.config
     a_code = 2 * config.num_hidden_layers * config.hidden_size * cache_dtype(decoder).itemsize
-    return max(FEW, min(MANY, CACHE_BYTES // (a_code * longest_possible(decoder, options))))
+    return min(wanted, MANY, max(FEW_ROWS, int(CACHE_BYTES // (a_code * longest_possible(decoder, options)))))
 
 
 def row_cache(decoder: CodeDecoder, rows: int) -> RowCache:
@@ -90,7 +91,7 @@ def prefill(decoder: CodeDecoder, prefix: Tensor) -> _Prefilled:
     recorder = PromptRecorder(cache_dtype(decoder))
     embeds = torch.cat((prefix.unsqueeze(0).to(first.dtype), first), dim=1)
     hidden = decoder.stack.hidden(embeds, recorder.attend)
-    return _Prefilled(recorder.cache(), decoder.logits(hidden[0, -1]))
+    return _Prefilled(recorder.cache(), decoder.logits(hidden[0, -1:])[0])
 
 
 class Slots:
@@ -175,7 +176,8 @@ class Slots:
         if not self.groups:
             numbers = sorted({prompt for prompt, _ in self.owners})
             owners = torch.tensor([numbers.index(prompt) for prompt, _ in self._rows()], device=self.counts.device)
-            self.groups = grouped([prompts[number].cache for number in numbers], owners, self.least)
+            least = least_queries(self.decoder)
+            self.groups = grouped([prompts[number].cache for number in numbers], owners, least)
         last = self.counts[:n].unsqueeze(1) - 1
         codes, positions = self.codes[:n].gather(1, last), code_position(last, self.options)
         assert isinstance(positions, Tensor)
@@ -210,7 +212,7 @@ def generate(
     batch_size bounds the rows held at once (0 chooses by memory) and changes no candidate.
     """
     queue = [(number, index) for number, prompt in enumerate(prompts) for index in prompt.indices]
-    slots = Slots(decoder, options, min(rows_that_fit(decoder, options, batch_size), len(queue)))
+    slots = Slots(decoder, options, rows_that_fit(decoder, options, batch_size, len(queue)))
     prefilled: dict[int, _Prefilled] = {}
     queue.reverse()
     done = 0

@@ -16,22 +16,36 @@ from torch import Tensor, nn
 from .decoder import ClvpDecoderLayer, CodeDecoder
 from .encoder import ClvpEncoderLayer, Encoder
 from .layers import Attend
-from .products import FEW_ROWS, HalfHead, Int8Product, Kind, Product, flowing, product
+from .products import FEW_ROWS, HalfHead, HalfProduct, Int8Product, Kind, Product, can_pack_halves, flowing, product
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def joined(parts: list[nn.Linear], scale: float, kind: Kind, dtype: torch.dtype) -> Product:
     """q, k and v projections as one product (…, 3·D), the scale of the queries within it."""
-    weight = torch.cat([part.weight.to(torch.float32) for part in parts])
     width = parts[0].out_features
-    weight[:width] *= scale
+    factor = torch.ones(3 * width)
+    factor[:width] = scale
     bias = None
     if any(part.bias is not None for part in parts):
-        none = weight.new_zeros(width)
-        bias = torch.cat([none if part.bias is None else part.bias.to(torch.float32) for part in parts])
-        bias[:width] *= scale
+        none = torch.zeros(width, device=parts[0].weight.device)
+        bias = torch.cat([none if part.bias is None else part.bias.float() for part in parts]) * factor.to(none.device)
+    scales = [found for part in parts if (found := _scales(part)) is not None]
+    if kind == "int8" and len(scales) == len(parts):
+        return product(kind, dtype, torch.cat([part.weight for part in parts]), bias, torch.cat(scales) * factor)
+    weight = torch.cat([_wide(part) for part in parts])
+    weight[:width] *= scale
     return product(kind, dtype, weight, bias)
+
+
+def _scales(part: nn.Module) -> Tensor | None:
+    """The scales of a weight that is whole numbers."""
+    return getattr(part, "weight_scale", None)
+
+
+def _wide(part: nn.Linear) -> Tensor:
+    scales, weight = _scales(part), part.weight.float()
+    return weight if scales is None else weight * scales.unsqueeze(1)
 
 
 class PackedAttention(nn.Module):
@@ -41,7 +55,7 @@ class PackedAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = joined(parts, (parts[0].out_features // heads) ** -0.5, kind, dtype)
-        self.out = product(kind, dtype, out.weight, out.bias)
+        self.out = product(kind, dtype, out.weight, out.bias, _scales(out))
 
     def forward(self, x: Tensor, attend: Attend, residual: Tensor) -> Tensor:
         """Normed (B, S, D) and what it is added to (B, S, D) → (B, S, D)."""
@@ -59,8 +73,9 @@ class PackedDecoderLayer(nn.Module):
         self.post_attention_layernorm = _owned(layer.post_attention_layernorm, dtype)
         attn, mlp = layer.attn, layer.mlp
         self.attn = PackedAttention(attn.heads, [attn.q_proj, attn.k_proj, attn.v_proj], attn.out_proj, kind, dtype)
-        self.fc = product(kind, dtype, mlp.c_fc.weight.t(), mlp.c_fc.bias)
-        self.proj = product(kind, dtype, mlp.c_proj.weight.t(), mlp.c_proj.bias)
+        self.fc, self.proj = (
+            product(kind, dtype, part.weight.t(), part.bias, _scales(part)) for part in (mlp.c_fc, mlp.c_proj)
+        )
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         x = self.attn(self.input_layernorm(x), attend, x)
@@ -98,7 +113,7 @@ def pack_decoder(decoder: CodeDecoder, kind: Kind, dtype: torch.dtype = torch.fl
         assert isinstance(layer, ClvpDecoderLayer)
         stack.layers[number] = PackedDecoderLayer(layer, decoder.config.activation_function, kind, dtype)
         del layer
-        _return_memory()
+        return_memory()
     head = decoder.lm_head
     outer: Kind = "packed" if kind in ("int8", "int4") else kind
     if kind == "int8":
@@ -117,7 +132,7 @@ def _owned(module: M, dtype: torch.dtype) -> M:
     return module
 
 
-def _return_memory() -> None:
+def return_memory() -> None:
     """Give freed memory back to the system: glibc keeps it between what stays, and packing would take it twice."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -133,7 +148,7 @@ def pack_encoder(encoder: Encoder, kind: Kind, dtype: torch.dtype = torch.float3
         assert isinstance(layer, ClvpEncoderLayer)
         encoder.layers[number] = PackedEncoderLayer(layer, kind, dtype)
         del layer
-        _return_memory()
+        return_memory()
     for part in (encoder.token_embedding, encoder.final_layer_norm, encoder.projection):
         _owned(part, dtype)
     return encoder
@@ -145,12 +160,21 @@ def flow_dtype(decoder: CodeDecoder) -> torch.dtype:
 
 
 def cache_dtype(decoder: CodeDecoder) -> torch.dtype:
-    """The type that keys and values are kept in: 16 bits where the weights have no more than that."""
-    first = decoder.stack.layers[0]
-    halved = isinstance(first, PackedDecoderLayer) and isinstance(first.fc, Int8Product)
-    return torch.bfloat16 if halved else flow_dtype(decoder)
+    """The type of keys and values: 16 bits for int8 too, if the processor multiplies them."""
+    return torch.bfloat16 if _multiplies(decoder, Int8Product) and can_pack_halves() else flow_dtype(decoder)
 
 
 def least_rows(decoder: CodeDecoder) -> int:
     """How many rows a step must have for a row's result not to depend on their number."""
+    alone = flow_dtype(decoder) != torch.float32 or _multiplies(decoder, Int8Product, HalfProduct)
+    return 1 if alone else FEW_ROWS
+
+
+def least_queries(decoder: CodeDecoder) -> int:
+    """How many rows must look at one prompt together for none to depend on their number."""
     return FEW_ROWS if cache_dtype(decoder) == torch.float32 else 1
+
+
+def _multiplies(decoder: CodeDecoder, *kinds: type[Product]) -> bool:
+    first = decoder.stack.layers[0]
+    return isinstance(first, PackedDecoderLayer) and isinstance(first.fc, kinds)

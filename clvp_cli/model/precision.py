@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UsageError
-from .products import Kind, can_pack, flowing
+from .products import Kind, can_pack, can_widen_halves, flowing, halves
 
 # A model with fewer parameters is done in milliseconds and fits into caches: halving its weights gains nothing.
 WORTH_HALVING = 50_000_000
@@ -28,19 +28,23 @@ class Precision:
 def precision(name: str, device: torch.device, parameters: int) -> Precision:
     """The arithmetic of that name on a device, for a model of so many parameters.
 
-    "auto" is bfloat16 where the processor multiplies it (AVX512-BF16, AMX, CUDA from Ampere on) and the model is large
-    enough to gain, else float32. int8 and int4 run on CPUs alone; UsageError elsewhere.
+    "auto" is float32 for a model too small to gain, bfloat16 where the processor multiplies it (AVX512-BF16, AMX, CUDA
+    from Ampere on), float16 where its weights are read and multiplied in float32 (AVX2). int8 and int4 run on CPUs
+    alone; UsageError elsewhere. They are never chosen: what 8 bits cost a trained model was not seen.
     """
-    if name == "auto":
-        name = "bfloat16" if parameters >= WORTH_HALVING and multiplies_halves(device) else "float32"
     packs = can_pack(device)
+    if name == "auto":
+        large = "bfloat16" if multiplies_halves(device) else "float16" if packs and can_widen_halves() else "float32"
+        name = large if parameters >= WORTH_HALVING else "float32"
     if name in ("int8", "int4"):
         if not packs:
             raise UsageError(f"--dtype {name} runs on a CPU with oneDNN alone", "use --device cpu, or bfloat16")
         kind: Kind = "int8" if name == "int8" else "int4"
         return Precision(name, kind, flowing(kind, torch.float32))
     dtype: torch.dtype = getattr(torch, name)
-    return Precision(name, "packed" if packs and dtype != torch.float16 else "plain", dtype)
+    if packs and dtype != torch.float32:
+        return Precision(name, *halves(dtype))
+    return Precision(name, "packed" if packs else "plain", dtype)
 
 
 def multiplies_halves(device: torch.device) -> bool:

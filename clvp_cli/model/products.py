@@ -4,13 +4,15 @@ Owns the kinds and what each promises; knows no layers, files or settings. M row
 
 Every product here gives a row the same bits whatever the number of rows beside it, as long as there are at least
 FEW_ROWS of them in float32: candidates must not depend on their batch. bfloat16 goes through oneDNN's packed kernels,
-which accumulate each element in one order; float32 likewise from four rows on (fewer rows take another kernel); int8
-sums whole numbers, which is exact in any order; int4 works row by row. tests/test_model_packed.py holds them to it.
+which accumulate each element in one order; float32 likewise from four rows on (fewer rows take another kernel); half
+accumulates in one order at any number; int8 sums whole numbers, which is exact in any order; int4 works row by row.
+tests/test_model_packed.py holds them to it.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import warnings
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +20,12 @@ from torch.nn import functional as F
 
 from .layers import activation
 
-Kind = Literal["plain", "packed", "int8", "int4"]
+Kind = Literal["plain", "packed", "half", "int8", "int4"]
 
 FUSED = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # activations that oneDNN appends itself
 FEW_ROWS = 4  # float32 kernels differ below it
+HALF_ROWS = 3  # FBGEMM takes 6, 5, 4 or 3 rows at once in one order, 1 or 2 that remain in another
+DIGIT, BASE = 64, 128  # the largest digit of an activation, and what the higher one counts
 ROWS_HINT = 16  # for how many rows oneDNN lays a weight out; any number can be multiplied
 INT4_GROUP = 128  # inputs that share a scale and a zero
 
@@ -77,39 +81,78 @@ class OneDnnProduct(Product):
         return out
 
 
-class Int8Product(Product):
-    """8-bit weights, a scale an output, times 8-bit activations, a scale a row, summed as whole numbers.
+class HalfProduct(Product):
+    """float16 weights times float32 activations, for processors that multiply no halves; sums in float32.
 
-    Rounding both sides of a product to 8 bits is what is lost; the sum itself is exact. float32 in and out.
+    Half the memory is read, and a weight keeps 11 bits where bfloat16 has 8. float32 in and out.
+    """
+
+    def keep(self, weight: Tensor) -> None:
+        """Pack the weight; its bias is added here too."""
+        bias = None if self.bias is None else self.bias.detach()
+        self.packed = torch.ops.quantized.linear_prepack_fp16(weight.float().contiguous(), bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, -2)
+        filled = F.pad(rows, (0, 0, 0, -len(rows) % HALF_ROWS))
+        product = torch.ops.quantized.linear_dynamic_fp16(filled, self.packed)[: len(rows)]
+        out: Tensor = product.view(*x.shape[:-1], -1)
+        return out
+
+
+class Int8Product(Product):
+    """8-bit weights, a scale an output, times 14-bit activations, a scale a row, summed as whole numbers.
+
+    An activation is two digits of 7 bits, a row of each in one product: beside a channel 60 times as large the others
+    still have 8 bits, and two products of 8 and 7 bits fit into 16, where processors without VNNI saturate. What is
+    lost is the weights' rounding; the sums are exact. float32 in and out.
     """
 
     def keep(self, weight: Tensor) -> None:
         """Round the weight to −127 … 127 of its row's largest."""
-        wide = weight.float()
-        scale = wide.abs().amax(1).clamp_(min=1e-30) / 127
-        rounded = wide.div(scale[:, None]).round_().to(torch.int8).contiguous()
-        self.weight = torch.ops.onednn.qlinear_prepack(rounded, None)
-        self.scale, self.zeros = scale, torch.zeros_like(scale, dtype=torch.int32)
-        self.middle = torch.tensor(128.5)  # unsigned 8 bits around 128, and a half so that cutting off rounds
+        self.take(*rounded_rows(weight))
 
-    def _scaled(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    @classmethod
+    def of_levels(cls, levels: Tensor, scale: Tensor, bias: Tensor | None) -> Int8Product:
+        """The product with a weight that is rounded already, as `rounded_rows` does."""
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        made.take(levels, scale)
+        return made
+
+    def take(self, levels: Tensor, scale: Tensor) -> None:
+        """Keep whole numbers (out, in) and their scales (out,)."""
+        self.packed = packed_int8(levels.contiguous(), scale)
+        self.scale, self.zeros = scale, torch.zeros_like(scale, dtype=torch.int32)
+
+    def _summed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(M, in) → the product (M, out) less the rows' scales, and these (M, 1)."""
-        peak = x.abs().amax(-1, keepdim=True).clamp_(min=1e-30)
-        levels = torch.addcmul(self.middle, x, 127 / peak).to(torch.uint8)
-        product = torch.ops.onednn.qlinear_pointwise(
-            levels, 1.0, 128, self.weight, self.scale, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
-        )
-        return product, peak / 127
+        step = x.abs().amax(-1, keepdim=True).clamp_(min=1e-30).div_(BASE * DIGIT)
+        whole = x.div(step).round_()
+        high = whole.div(BASE).round_()
+        digits = torch.cat((high, whole.sub_(high, alpha=BASE)))  # (2·M, in), each −64 … 64
+        high, low = self._product(digits).chunk(2)
+        return low.add_(high, alpha=BASE), step
+
+    def _product(self, digits: Tensor) -> Tensor:
+        """Whole numbers (M, in) from −64 to 64 times the weights (M, out), their scales included."""
+        if isinstance(self.packed, Tensor):
+            scaling: Any = self.packed, self.scale, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            out: Tensor = torch.ops.onednn.qlinear_pointwise(digits.add_(DIGIT).to(torch.uint8), 1.0, DIGIT, *scaling)
+        else:
+            out = fbgemm_int8()(digits, 1.0, DIGIT, self.packed)
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
-        product, scale = self._scaled(x.flatten(0, -2))
-        whole = product * scale if self.bias is None else torch.addcmul(self.bias, product, scale)
+        product, step = self._summed(x.flatten(0, -2))
+        whole = product.mul_(step) if self.bias is None else torch.addcmul(self.bias, product, step)
         return whole.view(*x.shape[:-1], -1)
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         """The residual with the rows' scales."""
-        product, scale = self._scaled(x.flatten(0, -2))
-        whole = torch.addcmul(residual.flatten(0, -2), product, scale)
+        product, step = self._summed(x.flatten(0, -2))
+        whole = torch.addcmul(residual.flatten(0, -2), product, step)
         return (whole if self.bias is None else whole.add_(self.bias)).view_as(residual)
 
 
@@ -136,9 +179,47 @@ class Int4Product(Product):
 PRODUCTS: dict[Kind, type[Product]] = {
     "plain": Product,
     "packed": OneDnnProduct,
+    "half": HalfProduct,
     "int8": Int8Product,
     "int4": Int4Product,
 }
+
+
+def rounded_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight (out, in) as whole numbers from −127 to 127 and a float32 scale for each output (out,)."""
+    wide = weight.float()
+    scale = wide.abs().amax(1).clamp_(min=1e-30) / 127
+    return wide.div(scale[:, None]).round_().to(torch.int8), scale
+
+
+def packed_int8(levels: Tensor, scale: Tensor) -> Any:
+    """Whole numbers (out, in) from −127 to 127 and their scales (out,), as this processor's kernels want them.
+
+    FBGEMM's without VNNI, three times as fast there as oneDNN's, which are for all others; the sums are the same.
+    """
+    if not uses_fbgemm():
+        return torch.ops.onednn.qlinear_prepack(levels, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch announces another home for quantised tensors
+        zeros = torch.zeros(len(levels), dtype=torch.long)
+        whole = torch._make_per_channel_quantized_tensor(levels, scale.double(), zeros, 0)
+        return torch.ops.quantized.linear_prepack(whole, None)
+
+
+def fbgemm_int8() -> Any:
+    """FBGEMM's product of float activations that it rounds itself, at a scale that is given."""
+    return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+
+
+def uses_fbgemm() -> bool:
+    """Whether whole numbers are multiplied by FBGEMM: where it is, on processors without VNNI."""
+    vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    return has_fbgemm() and not vnni()
+
+
+def has_fbgemm() -> bool:
+    """Whether torch was built with FBGEMM."""
+    return "fbgemm" in torch.backends.quantized.supported_engines
 
 
 def fitting(kind: Kind, dtype: torch.dtype, weight: Tensor) -> Kind:
@@ -148,8 +229,17 @@ def fitting(kind: Kind, dtype: torch.dtype, weight: Tensor) -> Kind:
     return "plain" if kind == "packed" and dtype == torch.bfloat16 and not can_pack_halves() else kind
 
 
-def product(kind: Kind, dtype: torch.dtype, weight: Tensor, bias: Tensor | None) -> Product:
-    """A weight (out, in) and its bias, packed as `kind` for activations of `dtype`."""
+def product(
+    kind: Kind, dtype: torch.dtype, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None
+) -> Product:
+    """A weight (out, in) and its bias, packed as `kind` for activations of `dtype`.
+
+    A weight of whole numbers comes with its scales (out,).
+    """
+    if scale is not None and kind == "int8":
+        return Int8Product.of_levels(weight, scale, None if bias is None else bias.to(dtype, copy=True))
+    if scale is not None:
+        weight = weight.float() * scale.unsqueeze(1)
     kind = fitting(kind, dtype, weight)
     if kind in ("plain", "packed"):
         weight = weight.to(dtype, copy=kind == "plain")
@@ -157,16 +247,23 @@ def product(kind: Kind, dtype: torch.dtype, weight: Tensor, bias: Tensor | None)
 
 
 class HalfHead(nn.Module):
-    """A product in bfloat16, where the processor has that, between activations in float32."""
+    """A product with a weight of 16 bits, in whatever way the processor has, between activations in float32."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.dtype = torch.bfloat16 if can_pack_halves() else torch.float32
-        self.inner = product("packed", self.dtype, weight, bias)
+        kind, self.dtype = halves(torch.bfloat16)
+        self.inner = product(kind, self.dtype, weight, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.inner(x.to(self.dtype)).float()
         return out
+
+
+def halves(dtype: torch.dtype) -> tuple[Kind, torch.dtype]:
+    """How this processor does best with weights of 16 bits, and the type of activations between them."""
+    if dtype == torch.bfloat16 and can_pack_halves():
+        return "packed", dtype
+    return ("half", torch.float32) if can_widen_halves() else ("plain", dtype)
 
 
 def can_pack(device: torch.device) -> bool:
@@ -179,6 +276,11 @@ def can_pack_halves() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def can_widen_halves() -> bool:
+    """Whether FBGEMM reads float16 weights in the kernels that are known here: those for AVX2."""
+    return has_fbgemm() and torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
 def flowing(kind: Kind, dtype: torch.dtype) -> torch.dtype:
     """The type that activations have between the products of a kind."""
-    return {"int8": torch.float32, "int4": torch.bfloat16}.get(kind, dtype)
+    return {"half": torch.float32, "int8": torch.float32, "int4": torch.bfloat16}.get(kind, dtype)

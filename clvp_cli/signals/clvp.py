@@ -33,6 +33,10 @@ class ClvpSignal:
         cosines: Values = (vectors @ self.text_vector(ids)).double().cpu().numpy()
         return cosines * self.scale
 
+    def forget(self) -> None:
+        """Drop the vector of the last text."""
+        self._known = None
+
     @torch.inference_mode()
     def text_vector(self, ids: Ids) -> Tensor:
         """Ids (S,) → unit vector (E,) of the ids and the closing 0; that of the last text is kept.
