@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from training_runs import SIZES, read_log, write_config, write_corpus
 
 from clvp_cli.checkpoints.load import open_checkpoint
@@ -73,20 +72,6 @@ def test_a_codec_of_tortoises_kind_can_be_fine_tuned(sounds: Path, tmp_path: Pat
     rows = [row for row in read_log(tmp_path / "made") if "loss" in row]
     assert mean_loss(rows[-5:]) < mean_loss(rows[:5])
     assert train("codec", write_config(tmp_path / "d.yaml", sounds), tmp_path / "tuned", model=model)["steps"] == 12
-
-
-def test_a_reader_can_learn_first_and_the_decoder_be_heard(codec: Path, sounds: Path, tmp_path: Path) -> None:
-    """While the reader learns the codec stays as it was; then what the encoder hears again counts in the loss."""
-    settings = {"hearing": 0.5, "reading_steps": 6, "text": 0.3}
-    config = write_config(tmp_path / "c.yaml", sounds, loop={"steps": 6}, codec=settings)
-    read = train("codec", config, tmp_path / "read", model=codec)
-    before, after = (load_file(Path(m) / "codec" / "model.safetensors") for m in (codec, read["model"]))
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    config = write_config(tmp_path / "d.yaml", sounds, loop={"steps": 8}, codec=settings)
-    train("codec", config, tmp_path / "heard", model=codec)
-    rows = [row for row in read_log(tmp_path / "heard") if "loss" in row]
-    assert all("unlike" not in row for row in rows[:6])
-    assert all(row["unlike"] > 0 and row["reread"] > 0 for row in rows[6:])
 
 
 def test_the_decoder_learns_from_audio_through_the_codec(codec: Path, sounds: Path, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """The codec: log-mel ↔ codes, one code for four frames (46 ms), the class of model of Tortoise's dvae.pth.
 
-Tensors only. Tortoise's autoencoder is `CodecConfig()` exactly. Four options, all off there, make a small one go
-further: latents of unit length (`unit_latents`), mels taken relative to the clip's own long-term level (`relative`), a
-decoder that is modulated by the mel of a voice (`voice_dim`), and residual blocks at the finer frame rates.
+Tensors only. Tortoise's autoencoder is `CodecConfig()` exactly. Three options, all off there, make a small one go
+further: latents of unit length (`unit_latents`), mels taken relative to the clip's own long-term level (`relative`),
+and a decoder that is modulated by the mel of a voice (`voice_dim`).
 
 B batch, M mel bands, F mel frames, T codes, D latent width, V voice vector width.
 """
@@ -28,7 +28,6 @@ FLOOR = math.log(1e-5)  # the published clamp under the logarithm: digital silen
 SPREAD = (
     3.0  # the standard deviation of speech about its long-term level, in log power: scales relative mels to about 1
 )
-SMOOTHING = (0.1, 0.2, 0.4, 0.2, 0.1)  # over bands: what a mel stands out from
 CODES_A_BLOCK = 4096  # latents compared with the codebook at a time: bounds the distance table
 
 
@@ -43,18 +42,14 @@ class CodecConfig:
     kernel_size: int = 3
     num_layers: int = 2  # halvings of the frame rate
     num_residual_blocks: int = 3
-    num_fine_blocks: int = 0  # residual blocks of the decoder after each doubling of the frame rate
     unit_latents: bool = False  # latents and codebook on the unit sphere
     relative: bool = False  # mels less the clip's long-term level, which the decoder takes from the voice
     voice_dim: int = 0  # width of the vector that modulates the decoder; 0: no voice
     voice_hidden: int = 128  # width of the voice network
-    sharpness: float = 0.0  # how much what stands out from the bands beside it is raised: mean mels smear formants
 
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.type == "float" and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
-                raise ConfigError(f"codec {f.name}: a number of at least 0 is expected, found {value!r}")
             if f.type == "int" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
                 raise ConfigError(f"codec {f.name}: a whole number is expected, found {value!r}")
         if self.kernel_size % 2 == 0 or min(self.feature_size, self.num_codes, self.codebook_dim, self.num_layers) < 1:
@@ -181,7 +176,6 @@ class Codec(nn.Module):
         descending = [inner, *reversed(widths)]
         for wide, narrow in pairwise(descending):
             dec.append(nn.Sequential(Upsampling(wide, narrow, kernel), nn.ReLU()))
-            dec += [ResidualBlock(narrow) for _ in range(config.num_fine_blocks)]
         self.decoder = nn.ModuleList([*dec, nn.Conv1d(descending[-1], config.feature_size, 1)])
         self.codebook = Codebook(config.codebook_dim, config.num_codes)
         if config.relative:
@@ -217,21 +211,12 @@ class Codec(nn.Module):
         x = mel * mask
         if self.config.relative:
             x = self.scaled(mel, self.level(mel, mask)) * mask
-        return self.heard(x, mask)
-
-    def heard(self, x: Tensor, mask: Tensor, trace: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Mels as the encoder takes them, scaled where it wants them so (B, M, F), mask (B, 1, F) → as `latents`.
-
-        `trace` gets what each layer but the last makes of them, (B, C, F/2) and fewer.
-        """
         for index, layer in enumerate(self.encoder):
             if index < self.config.num_layers:
                 mask = mask[:, :, ::2]
                 x = layer(x) * mask
             else:
                 x = layer(x, mask) if isinstance(layer, ResidualBlock) else layer(x)
-            if trace is not None and index < len(self.encoder) - 1:
-                trace.append(x)
         return (F.normalize(x.float(), dim=1) if self.config.unit_latents else x), mask
 
     # ── decoding ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -266,7 +251,7 @@ class Codec(nn.Module):
 
     def synthesise(self, latents: Tensor, level: Tensor | None, vector: Tensor | None) -> Tensor:
         """Latents (B, D, T), level (B or 1, M), vector (B or 1, V) → log-mel (B, M, stride · T)."""
-        x = self.sharpened(self.modulated(latents, vector))
+        x = self.modulated(latents, vector)
         if level is None:
             return x
         plain = (level.unsqueeze(-1) + (x.float() - 1.0) * SPREAD).clamp(min=FLOOR)
@@ -281,15 +266,6 @@ class Codec(nn.Module):
                 scale, shift = self.film[index](vector).unsqueeze(-1).chunk(2, dim=1)
                 x = x * (1 + scale) + shift
         return x
-
-    def sharpened(self, mel: Tensor) -> Tensor:
-        """Mels (B, M, F) and `sharpness` times what they stand out from the bands beside them."""
-        if not self.config.sharpness:
-            return mel
-        kernel = mel.new_tensor(SMOOTHING).view(1, 1, -1, 1)
-        reach = len(SMOOTHING) // 2
-        smooth = F.conv2d(F.pad(mel.unsqueeze(1), (0, 0, reach, reach), mode="replicate"), kernel)[:, 0]
-        return mel + self.config.sharpness * (mel - smooth)
 
     # ── levels ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -48,10 +48,8 @@ class CodecTask:
         assert isinstance(codec, Codec)
         self.codec = codec
         self.reader = AlignmentHead(
-            AlignmentConfig(input_size=codec.config.codebook_dim, hidden_size=192, num_layers=4)
+            AlignmentConfig(input_size=codec.config.codebook_dim, hidden_size=160, num_layers=3)
         )
-        if self.settings.keep_codes:
-            codec.encoder.requires_grad_(False)
         self.codebook = RunningCodebook(codec.codebook, self.settings.decay, unit=codec.config.unit_latents)
         if workshop.has_side("codec"):
             self.codebook.adopt()
@@ -77,17 +75,7 @@ class CodecTask:
         drawn = [augment(mel, voice, self.settings.augment, rng) for mel, voice, _ in clips]
         texts = [self.clips[p].ids if whole else () for p, (_, _, whole) in zip(places, clips, strict=True)]
         target, heard, voice = (self._pad([row[i] for row in drawn]) for i in range(3))
-        if step < self.settings.reading_steps:
-            return self._reading(heard, texts)
         return self._distance(target, heard, voice, texts, step)
-
-    def _reading(self, heard: tuple[Tensor, Tensor], texts: Sequence[Sequence[int]]) -> tuple[Tensor, dict[str, float]]:
-        """CTC alone, on what the codec as it is hears."""
-        with torch.no_grad():
-            mask = frame_mask(*heard)[:, :, :: self.codec.config.stride]
-            nearest = self.codec.codebook.vectors(self.codec.encode(*heard)) * mask
-        read = self._read(nearest, mask, mask[:, 0].sum(-1).long(), [self.reader.targets(text) for text in texts])
-        return read, {"text": float(read.detach())}
 
     def _distance(
         self,
@@ -112,52 +100,20 @@ class CodecTask:
         distance, plain = losses.mel_distance(made, wanted, kept, relative=codec.config.relative)
         lengths = mask[:, 0].sum(-1).long()
         texts = [self.reader.targets(text) for text in texts]
-        read = self._read(quantised, mask, lengths, texts)
+        read = losses.alignment(
+            self.reader(quantised.transpose(1, 2), mask[:, 0]), lengths, texts, self.reader.config.blank
+        )
         if vector is not None and codec.training:
             with torch.no_grad():
                 codec.usual_voice.lerp_(vector.detach().float().mean(0), 0.01)
         loss = distance + settings.commitment * commitment + settings.text * read
-        again: dict[str, float] = {}
-        if settings.hearing:
-            unlike, reread = self._heard_again(made, wanted, kept, texts)
-            loss = loss + settings.hearing * unlike + settings.text * reread
-            again = {"unlike": float(unlike.detach()), "reread": float(reread.detach())}
         use = {} if fresh else {"codes_used": self.codebook.used()}
         return loss, {
             "mel": float(plain),
             "commitment": float(commitment.detach()),
             "text": float(read.detach()),
-            **again,
             **use,
         }
-
-    def _read(self, latents: Tensor, mask: Tensor, lengths: Tensor, texts: Sequence[Sequence[int]]) -> Tensor:
-        """CTC of texts on latents (B, D, T)."""
-        log_probs = self.reader(latents.transpose(1, 2), mask[:, 0])
-        return losses.alignment(log_probs, lengths, texts, self.reader.config.blank)
-
-    def _heard_again(
-        self, made: Tensor, wanted: Tensor, kept: Tensor, texts: Sequence[Sequence[int]]
-    ) -> tuple[Tensor, Tensor]:
-        """How unlike made and wanted mels (B, M, F) are in the encoder's layers, and CTC of texts on the made ones.
-
-        A mean distance of mels is least where all that is uncertain is smeared; a listener minds that. Encoder and
-        reader only listen here: it is the decoder that is to speak so that it is understood.
-        """
-        listeners = [*self.codec.encoder.parameters(), *self.reader.parameters()]
-        trained = [parameter.requires_grad for parameter in listeners]
-        for parameter in listeners:
-            parameter.requires_grad_(False)
-        right: list[Tensor] = []
-        again: list[Tensor] = []
-        with torch.no_grad():
-            self.codec.heard(wanted * kept, kept, right)
-        latents, mask = self.codec.heard(made * kept, kept, again)
-        unlike = torch.stack([(a - r).abs().mean() / r.abs().mean() for a, r in zip(again, right, strict=True)]).mean()
-        reread = self._read(latents * mask, mask, mask[:, 0].sum(-1).long(), texts)
-        for parameter, was in zip(listeners, trained, strict=True):
-            parameter.requires_grad_(was)
-        return unlike, reread
 
     def _cut(self, place: int, rng: np.random.Generator) -> tuple[Floats, Floats, bool]:
         """A clip's plain log-mel, cropped; its voice's; and whether the clip is whole."""
@@ -184,8 +140,7 @@ class CodecTask:
 
     def after_step(self, step: int) -> None:
         """Move the codebook to where the latents are."""
-        still = self.settings.keep_codes or step < self.settings.reading_steps
-        if not still and (step + 1 >= self.settings.continuous_steps or self.codebook.settled):
+        if step + 1 >= self.settings.continuous_steps or self.codebook.settled:
             self.codebook.update(step)
 
     def held_out(self, batches: int) -> dict[str, float]:

@@ -85,9 +85,6 @@ class CodecTaskConfig:
 
     commitment: float = 0.25
     text: float = 0.08  # weight of the text's CTC loss on quantised latents: codes should keep what was said
-    hearing: float = 0.0  # weight of how unlike the clip the made mel is to the encoder, and of reading the text in it
-    keep_codes: bool = False  # leave encoder and codebook as they are: only the decoder learns, and codes stay valid
-    reading_steps: int = 0  # steps at first in which the text's reader alone learns: for a codec that is fine-tuned
     decay: float = 0.99  # of the codebook's running means
     continuous_steps: int = 300  # before the codebook is put in
     crop_seconds: float = 4.0
