@@ -43,7 +43,7 @@ class DecoderTask:
             workshop.seed_embedding(self.decoder.stack.input_embeds_layer.weight, 0.5)
             workshop.seed_embedding(self.decoder.lm_head.weight, 0.5)
         self.module: nn.Module = nn.ModuleDict({"conditioning": self.conditioning, "decoder": self.decoder})
-        self.guide = Guide(self.data)
+        self.guide = Guide(self.data) if self.settings.guide else None
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Next-code loss of a batch."""
@@ -60,6 +60,7 @@ class DecoderTask:
 
     def _guided(self, places: Sequence[int], prefix: int, trace: Trace) -> Tensor:
         """How far the guided heads look from where in the text the next code is."""
+        assert self.guide is not None
         known = [self.guide.places(place) for place in places]
         near = windows([p for p, _ in known], [w for _, w in known], prefix, first=2).to(self.workshop.device)
         counts = near.amax(-1) > 0  # (B, T)
