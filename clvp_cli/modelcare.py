@@ -34,8 +34,9 @@ def convert_model(source: str, target: Path, dtype: str | None = None, force: bo
         CheckpointError, ConfigError: the source cannot be read. UsageError: no such type.
         OutputError: something is at `target`, or it cannot be written. Nothing is changed there then.
     """
+    from .checkpoints.layout import ROUNDED
     from .checkpoints.load import open_checkpoint
-    from .checkpoints.rounded import ROUNDED, is_rounded
+    from .checkpoints.rounded import is_rounded
     from .checkpoints.save import save_checkpoint
 
     named, checkpoint = _stored_as(dtype), open_checkpoint(model_path(source))

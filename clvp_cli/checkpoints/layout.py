@@ -29,6 +29,7 @@ PARTS: Mapping[str, str] = {
 SCALE = "logit_scale"
 INV_FREQ = "rotary_pos_emb.inv_freq"  # published files carry it; it is a function of the configuration
 SCALES = "_scale"  # behind a weight's name ("….weight"): its scales, where the weight is kept in 8 bits
+ROUNDED = "I8"  # the type of such a weight, as safetensors names it
 TEXT_ROWS = "text_vocab_size"  # in the decoder's configuration, where a fine-tune's differs from the text encoder's
 SHOWN = 4  # names in one message
 
@@ -89,7 +90,7 @@ def check_state(where: str, infos: Mapping[str, TensorInfo], config: ClvpConfig)
             raise CheckpointError(f"{where}: the configuration calls for {depth} {part} layers, few are there")
     expected = expected_shapes(config, parts)
     derived = {name: shape for name, shape in derived_shapes(config).items() if name in infos}
-    rounded = [name for name in expected if roundable(name) and name in infos and infos[name].dtype == "I8"]
+    rounded = [name for name in expected if roundable(name) and name in infos and infos[name].dtype == ROUNDED]
     scales = {name + SCALES: scale_shape(name, expected[name]) for name in rounded}
     told = {**infos, **{name: replace(infos[name], dtype="F32") for name in rounded}}  # what they stand for
     check_shapes(where, told, {**expected, **derived, **scales})

@@ -10,15 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .layout import SCALES, roundable, scale_shape, stored_turned
+from .layout import ROUNDED, SCALES, roundable, scale_shape, stored_turned
 from .tensors import FLOAT_TYPES, TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .writer import Produce
-
-ROUNDED = "I8"  # the type, as safetensors names it
 
 
 def is_rounded(infos: Mapping[str, TensorInfo]) -> bool:

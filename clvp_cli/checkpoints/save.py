@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from ..config import CONFIG_NAME, ClvpConfig
 from ..errors import OutputError
 from .checkpoint import EXTRAS, Checkpoint
-from .layout import check_state, derived_tables, part_of, parts_in
-from .rounded import ROUNDED, rounded
+from .layout import ROUNDED, check_state, derived_tables, part_of, parts_in
+from .rounded import rounded
 from .tensors import FLOAT_TYPES, TensorInfo
 from .writer import Produce, write_sharded
 

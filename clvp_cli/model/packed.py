@@ -16,7 +16,18 @@ from torch import Tensor, nn
 from .decoder import ClvpDecoderLayer, CodeDecoder
 from .encoder import ClvpEncoderLayer, Encoder
 from .layers import Attend
-from .products import FEW_ROWS, HalfHead, HalfProduct, Int8Product, Kind, Product, can_pack_halves, flowing, product
+from .products import (
+    FEW_ROWS,
+    HalfHead,
+    HalfProduct,
+    Int8Product,
+    Kind,
+    Product,
+    can_pack_halves,
+    flowing,
+    product,
+    widened_rows,
+)
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -24,17 +35,16 @@ M = TypeVar("M", bound=nn.Module)
 def joined(parts: list[nn.Linear], scale: float, kind: Kind, dtype: torch.dtype) -> Product:
     """q, k and v projections as one product (…, 3·D), the scale of the queries within it."""
     width = parts[0].out_features
-    factor = torch.ones(3 * width)
+    factor = torch.ones(3 * width, device=parts[0].weight.device)
     factor[:width] = scale
     bias = None
     if any(part.bias is not None for part in parts):
-        none = torch.zeros(width, device=parts[0].weight.device)
-        bias = torch.cat([none if part.bias is None else part.bias.float() for part in parts]) * factor.to(none.device)
+        none = torch.zeros_like(factor[:width])
+        bias = torch.cat([none if part.bias is None else part.bias.float() for part in parts]) * factor
     scales = [found for part in parts if (found := _scales(part)) is not None]
     if kind == "int8" and len(scales) == len(parts):
         return product(kind, dtype, torch.cat([part.weight for part in parts]), bias, torch.cat(scales) * factor)
-    weight = torch.cat([_wide(part) for part in parts])
-    weight[:width] *= scale
+    weight = torch.cat([_wide(part) for part in parts]).mul_(factor.unsqueeze(1))
     return product(kind, dtype, weight, bias)
 
 
@@ -44,8 +54,8 @@ def _scales(part: nn.Module) -> Tensor | None:
 
 
 def _wide(part: nn.Linear) -> Tensor:
-    scales, weight = _scales(part), part.weight.float()
-    return weight if scales is None else weight * scales.unsqueeze(1)
+    scales = _scales(part)
+    return part.weight.float() if scales is None else widened_rows(part.weight, scales)
 
 
 class PackedAttention(nn.Module):

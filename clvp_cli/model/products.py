@@ -192,6 +192,11 @@ def rounded_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     return wide.div(scale[:, None]).round_().to(torch.int8), scale
 
 
+def widened_rows(levels: Tensor, scale: Tensor) -> Tensor:
+    """The float32 weight (out, in) that whole numbers and their scales (out,) stand for."""
+    return levels.float() * scale.unsqueeze(1)
+
+
 def packed_int8(levels: Tensor, scale: Tensor) -> Any:
     """Whole numbers (out, in) from −127 to 127 and their scales (out,), as this processor's kernels want them.
 
@@ -239,7 +244,7 @@ def product(
     if scale is not None and kind == "int8":
         return Int8Product.of_levels(weight, scale, None if bias is None else bias.to(dtype, copy=True))
     if scale is not None:
-        weight = weight.float() * scale.unsqueeze(1)
+        weight = widened_rows(weight, scale)
     kind = fitting(kind, dtype, weight)
     if kind in ("plain", "packed"):
         weight = weight.to(dtype, copy=kind == "plain")

@@ -129,7 +129,7 @@ class DecoderTask:
             mask = mask.to(torch.get_autocast_dtype(codes.device.type))
         dropout = self.config.decoder_config.attention_dropout if self.decoder.training else 0.0
         plain = MaskedAttend(mask, dropout=dropout)
-        shown = plain if trace is None else MaskedAttend(mask, dropout=dropout, trace=trace)
+        shown = MaskedAttend(mask, dropout=dropout, trace=trace or Trace())
         first = self.settings.guide_first
         layers = range(first, first + self.settings.guide_layers)
         return stack.hidden(embeds, lambda n: shown if n in layers else plain)[:, prefix.shape[1] :]

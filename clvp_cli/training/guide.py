@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .losses import needed
+
 Floats = NDArray[np.float32]
 
 ALIGNED_WIDTH = 1.5  # ids on either side that count as right, about, where an alignment tells the place
@@ -37,7 +39,7 @@ def forced_alignment(log_probs: Floats, targets: Sequence[int], blank: int) -> F
     states = np.full(2 * len(targets) + 1, blank)
     states[1::2] = targets
     length, count = len(log_probs), len(states)
-    if not len(targets) or length < len(targets):
+    if not len(targets) or length < needed(targets):
         return None
     skips = np.zeros(count, dtype=bool)  # a blank may be left out between two targets that differ
     skips[3::2] = states[3::2] != states[1:-2:2]
@@ -52,8 +54,6 @@ def forced_alignment(log_probs: Floats, targets: Sequence[int], blank: int) -> F
         steps[t] = choices.argmax(0)
         best = choices.max(0) + log_probs[t, states]
     state = count - 1 if best[-1] >= best[-2] else count - 2
-    if not np.isfinite(best[state]):
-        return None
     places = np.empty(length, dtype=np.float32)
     for t in range(length - 1, -1, -1):
         places[t] = (state - 1) / 2
