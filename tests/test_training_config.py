@@ -46,7 +46,7 @@ def test_a_fault_is_named_with_the_nearest_key(tmp_path: Path, text: str, messag
     assert hint is None or hint in f"{caught.value.hint}"
 
 
-@pytest.mark.parametrize("name", ["codec", "alignment", "clvp", "decoder"])
+@pytest.mark.parametrize("name", ["phones", "slots", "codec", "alignment", "clvp", "decoder"])
 def test_the_recipe_of_mini_can_be_read(name: str) -> None:
     """Every shipped training file passes the strict reader."""
     assert load_train_config(MINI / f"{name}.yaml").data.manifest.endswith("manifest.jsonl")

@@ -191,7 +191,9 @@ def test_the_decoders_voice_and_prefix_are_the_models_own(blocks: int) -> None:
     from clvp_cli.training.decoder import voice_vectors
 
     sizes = {**SIZES, "decoder_config": {**SIZES["decoder_config"], "num_mel_attn_blocks": blocks}}
-    config = ClvpConfig.from_dict({name: size for name, size in sizes.items() if name not in ("codec", "alignment")})
+    config = ClvpConfig.from_dict(
+        {name: size for name, size in sizes.items() if name not in ("codec", "alignment", "phones")}
+    )
     conditioning = ConditioningEncoder(config).eval()
     mels = torch.randn(3, 80, 20)
     assert torch.allclose(voice_vectors(conditioning, mels), conditioning.voice(mels), atol=1e-5)

@@ -23,7 +23,7 @@ def tone(text: str, voice: dict[str, Any], rng: np.random.Generator) -> engine.S
 
 
 def make(folder: Path, hours: float) -> list[dict[str, Any]]:
-    manifest = corpus.Manifest(folder / "manifest.jsonl")
+    manifest = corpus.Manifest(folder / "manifest.jsonl", str.upper)
     corpus.speak("toy", tone, CONFIG, TEXTS, manifest, hours=hours, seed=1, rate=22050, until=2e9, log=print)
     manifest.file.close()
     return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
@@ -39,6 +39,7 @@ def test_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
         file.write('{"audio": "toy/000/0000')
     assert make(tmp_path / "torn", 30 / 3600) == whole
     assert len({row["audio"] for row in whole}) == len(whole) > 20
+    assert all(row["phones"] == row["text"].upper() for row in whole)
 
 
 def test_held_out_voices_read_held_out_sentences_only(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_silent_engine_is_given_up(tmp_path: Path) -> None:
     def mute(text: str, voice: dict[str, Any], rng: np.random.Generator) -> engine.Speech:
         raise InputError("no voice")
 
-    manifest = corpus.Manifest(tmp_path / "manifest.jsonl")
+    manifest = corpus.Manifest(tmp_path / "manifest.jsonl", str.upper)
     corpus.speak("toy", mute, CONFIG, TEXTS, manifest, hours=1, seed=1, rate=22050, until=2e9, log=said.append)
     manifest.file.close()
     assert "given up" in said[-1]
@@ -83,7 +84,7 @@ def test_real_speech_is_listed_without_the_judging_sets(tmp_path: Path) -> None:
         "train/an4\ttrain/an4/x.ogg\tx\t1.5\tyes\tfree\tan4\n"
         "dev/kathleen\tdev/kathleen/y.flac\ty\t2.0\tno\tfree\tk\n"
     )
-    manifest = corpus.Manifest(tmp_path / "manifest.jsonl")
+    manifest = corpus.Manifest(tmp_path / "manifest.jsonl", str.upper)
     corpus.list_real(tmp_path, manifest)
     corpus.list_real(tmp_path, manifest)
     manifest.file.close()

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from clvp_cli.training.phones import ALPHABET
+
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "two", "dogs", "ran", "home", "past", "ten", "old", "trees"]
 ENCODER = {
     "hidden_size": 32,
@@ -34,6 +36,7 @@ SIZES: dict[str, Any] = {
         "max_text_tokens": 64,
         "decoder_fixing_codes": [3, 1, 1, 2],
     },
+    "phones": {"hidden_size": 24},
     "alignment": {"hidden_size": 16, "num_layers": 1, "kernel_size": 3},
     "codec": {
         "num_codes": 64,
@@ -49,7 +52,7 @@ SIZES: dict[str, Any] = {
 
 
 def write_corpus(directory: Path, clips: int = 24, *, audio: bool = False) -> Path:
-    """A manifest of clips whose codes spell their words; with `audio`, sounds whose pitches do."""
+    """A manifest of clips whose codes spell their words; with `audio`, sounds whose pitches do, one phone a word."""
     rng = np.random.default_rng(0)
     directory.mkdir(parents=True, exist_ok=True)
     lines = []
@@ -59,6 +62,7 @@ def write_corpus(directory: Path, clips: int = 24, *, audio: bool = False) -> Pa
         line["split"] = "heldout" if number % 6 == 5 else "train"
         if audio:
             line["audio"] = f"{number}.wav"
+            line["phones"] = " ".join(ALPHABET[WORDS.index(word)] for word in words)
             write_sound(directory / f"{number}.wav", [WORDS.index(word) for word in words])
         else:
             line["codes"] = [int(c) for word in words for c in 4 * [4 + 4 * WORDS.index(word) % 56]]

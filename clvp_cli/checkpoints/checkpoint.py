@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXTRAS: Mapping[str, str | None] = {
     "codec": "dvae.pth",
     "alignment": None,
+    "phones": None,  # what the training of the others learns from: beside no model that speaks
     "cvvp": "cvvp.pth",
     "random_voice": "rlg_auto.pth",
 }

@@ -13,7 +13,7 @@ from ..errors import UsageError
 from .options import Run, command
 from .program import app
 
-Task = Literal["codec", "decoder", "clvp", "alignment"]
+Task = Literal["codec", "decoder", "clvp", "alignment", "phones"]
 COLUMNS = ("task", "steps", "best", "model")
 
 
@@ -21,7 +21,10 @@ COLUMNS = ("task", "steps", "best", "model")
 def train(
     run: Run,
     task: Annotated[
-        Task, typer.Argument(help="codec | decoder | clvp (the contrastive pair) | alignment (its CTC head)")
+        Task,
+        typer.Argument(
+            help="codec | decoder | clvp (the contrastive pair) | alignment (its CTC head) | phones (what teaches them)"
+        ),
     ],
     config: Annotated[
         Path | None, typer.Option("-c", "--config", help="A YAML file: data, sizes, steps; see configs/mini/.")

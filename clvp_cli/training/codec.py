@@ -1,12 +1,14 @@
 """Training the codec: mel → codes → the same mel, in the voice of another clip of the speaker.
 
-The encoder may hear noise; what must come out is the clean clip. A small CTC head on the quantised latents, dropped at
-the end, keeps what was said in the codes. Source of the codebook's training: van den Oord et al. 2017, appendix A.
+The encoder may hear noise; what must come out is the clean clip. Where the phones are known, each code alone must tell
+its two, by one linear layer that is dropped at the end, and a recogniser must hear them in what comes out: so few codes
+keep what was said before they keep how. Source of the codebook's training: van den Oord et al. 2017, appendix A.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +16,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..model.alignment import AlignmentConfig, AlignmentHead
+from ..errors import ConfigError, InputError
 from ..model.codec import FLOOR, SPREAD, Codec, frame_mask
 from . import losses
 from .augment import augment
 from .data import FRAMES_A_SECOND
 from .features import partners
+from .phones import CLASSES, CONSONANTS, SLOT, classes_of
 from .quantiser import RunningCodebook
+from .recogniser import Labels, padded, slot_loss, stretched
 from .workshop import Workshop
 
 Floats = NDArray[np.float32]
 LEVEL_CLIPS = 200  # clips whose mean level is the codec's usual one
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A clip, or a part of it, for a batch: plain log-mels (M, F) of what should come out, of what the encoder hears
+    and of the voice, and the phone's class in each slot of two frames where it is known."""
+
+    target: Floats
+    heard: Floats
+    voice: Floats
+    labels: Labels | None
 
 
 class CodecTask:
@@ -47,9 +61,14 @@ class CodecTask:
         codec = workshop.side("codec")
         assert isinstance(codec, Codec)
         self.codec = codec
-        self.reader = AlignmentHead(
-            AlignmentConfig(input_size=codec.config.codebook_dim, hidden_size=160, num_layers=3)
-        )
+        self.listener = workshop.lay_phones(self.clips)
+        if self.listener is None and (self.settings.phones or self.settings.listen):
+            raise ConfigError("codec.phones and codec.listen need data.phones", "clvp train phones makes a recogniser")
+        if self.settings.listen and not codec.config.relative:
+            raise ConfigError("codec.listen needs a codec of relative mels", "model: {codec: {relative: true}}")
+        self.slots = codec.config.stride // SLOT
+        self.reader = nn.Linear(codec.config.codebook_dim, self.slots * CLASSES)
+        nn.init.normal_(self.reader.weight)  # latents of unit length: a smaller one tells no two codes apart
         self.codebook = RunningCodebook(codec.codebook, self.settings.decay, unit=codec.config.unit_latents)
         if workshop.has_side("codec"):
             self.codebook.adopt()
@@ -71,21 +90,12 @@ class CodecTask:
         """Mel distance, commitment and reading of a batch."""
         assert self.training is not None
         places, rng = self.training(step)
-        clips = [self._cut(place, rng) for place in places]
-        drawn = [augment(mel, voice, self.settings.augment, rng) for mel, voice, _ in clips]
-        texts = [self.clips[p].ids if whole else () for p, (_, _, whole) in zip(places, clips, strict=True)]
-        target, heard, voice = (self._pad([row[i] for row in drawn]) for i in range(3))
-        return self._distance(target, heard, voice, texts, step)
+        return self._distance([self._augmented(self._cut(place, rng), rng) for place in places], step)
 
-    def _distance(
-        self,
-        target: tuple[Tensor, Tensor],
-        heard: tuple[Tensor, Tensor],
-        voice: tuple[Tensor, Tensor],
-        texts: Sequence[Sequence[int]],
-        step: int,
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _distance(self, cuts: Sequence[Cut], step: int) -> tuple[Tensor, dict[str, float]]:
         codec, settings = self.codec, self.settings
+        target, heard, voice = (self._pad([getattr(c, name) for c in cuts]) for name in ("target", "heard", "voice"))
+        labels = padded([cut.labels for cut in cuts], target[0].shape[2] // SLOT)
         latents, mask = codec.latents(*heard)
         # Before the codebook is put in, latents pass as they are; a codec that is fine-tuned has one already.
         fresh = step < settings.continuous_steps and not self.codebook.settled
@@ -97,34 +107,46 @@ class CodecTask:
         made = codec.modulated(quantised, vector)
         kept = frame_mask(*target)
         wanted = codec.scaled(target[0], codec.level(target[0], kept)) if codec.config.relative else target[0]
-        distance, plain = losses.mel_distance(made, wanted, kept, relative=codec.config.relative)
-        lengths = mask[:, 0].sum(-1).long()
-        texts = [self.reader.targets(text) for text in texts]
-        read = losses.alignment(
-            self.reader(quantised.transpose(1, 2), mask[:, 0]), lengths, texts, self.reader.config.blank
-        )
+        weight = kept * self._weights(labels, kept)
+        distance, plain = losses.mel_distance(made, wanted, weight, relative=codec.config.relative)
         if vector is not None and codec.training:
             with torch.no_grad():
                 codec.usual_voice.lerp_(vector.detach().float().mean(0), 0.01)
-        loss = distance + settings.commitment * commitment + settings.text * read
-        use = {} if fresh else {"codes_used": self.codebook.used()}
-        return loss, {
-            "mel": float(plain),
-            "commitment": float(commitment.detach()),
-            "text": float(read.detach()),
-            **use,
-        }
+        loss = distance + settings.commitment * commitment
+        figures = {"mel": float(plain), "commitment": float(commitment.detach())}
+        if settings.phones:
+            told = self.reader(quantised.transpose(1, 2)).unflatten(-1, (self.slots, CLASSES)).flatten(1, 2)
+            read = slot_loss(told.float().log_softmax(-1), labels, settings.consonants)
+            loss, figures["phones"] = loss + settings.phones * read, float(read.detach())
+        if settings.listen and self.listener is not None:
+            listened = slot_loss(self.listener(made.float() * kept, kept), labels, settings.consonants)
+            loss, figures["listen"] = loss + settings.listen * listened, float(listened.detach())
+        return loss, figures if fresh else {**figures, "codes_used": self.codebook.used()}
 
-    def _cut(self, place: int, rng: np.random.Generator) -> tuple[Floats, Floats, bool]:
-        """A clip's plain log-mel, cropped; its voice's; and whether the clip is whole."""
+    def _weights(self, labels: Labels, kept: Tensor) -> Tensor:
+        """How much each frame counts (B, 1, F): consonants, quiet and short as they are, more than the rest."""
+        heard = np.repeat(CONSONANTS[np.maximum(labels, 0)], SLOT, axis=1)
+        return 1 + self.settings.consonants * torch.from_numpy(heard).to(kept)[:, None, : kept.shape[2]]
+
+    def _cut(self, place: int, rng: np.random.Generator) -> Cut:
+        """A clip, cropped, and a voice of its speaker: its own or, as often, another clip's."""
         features, clip = self.workshop.features, self.clips[place]
-        rows = features.mels.rows(clip.audio)
-        first = int(rng.integers(0, max(1, rows - self.crop + 1)))
-        norms = features.norms[:, None]
-        mel = features.mel(clip.audio, first, self.crop) * norms
+        stride = self.codec.config.stride
+        spare = max(0, features.mels.rows(clip.audio) - self.crop)
+        first = int(rng.integers(0, spare // stride + 1)) * stride
+        mel = features.plain(clip.audio, first, self.crop)
+        laid = features.places(clip, first // SLOT, -(-mel.shape[1] // SLOT))
         others = self.partners[place]
         other = self.clips[others[int(rng.integers(len(others)))]] if rng.random() < 0.5 else clip
-        return mel, features.mel(other.audio, 0, self.crop) * norms, rows <= self.crop
+        voice = features.plain(other.audio, 0, self.crop)
+        return Cut(mel, mel, voice, None if laid is None else classes_of(laid, clip.phones))
+
+    def _augmented(self, cut: Cut, rng: np.random.Generator) -> Cut:
+        target, heard, voice = augment(cut.target, cut.voice, self.settings.augment, rng)
+        labels = cut.labels
+        if labels is not None:
+            labels = stretched(labels, cut.target.shape[1], target.shape[1])
+        return Cut(target, heard, voice, labels)
 
     def _pad(self, mels: Sequence[Floats]) -> tuple[Tensor, Tensor]:
         """Plain log-mels → normalised (B, M, F), F a multiple of the stride, and lengths (B,)."""
@@ -150,8 +172,9 @@ class CodecTask:
         each, plain = [], []
         for number in range(batches):
             places, rng = self.evaluation(number)
-            mels = self._pad([self._cut(place, rng)[0] for place in places])
-            loss, figures = self._distance(mels, mels, mels, [()] * len(places), self.settings.continuous_steps)
+            cuts = [self._cut(place, rng) for place in places]
+            own = [Cut(cut.target, cut.target, cut.target, cut.labels) for cut in cuts]
+            loss, figures = self._distance(own, self.settings.continuous_steps)
             each.append(float(loss))
             plain.append(figures["mel"] * (SPREAD if self.codec.config.relative else 1.0))
         return {"loss": float(np.mean(each)), "log_mel": float(np.mean(plain))}

@@ -25,6 +25,7 @@ class DataConfig:
     manifest: str = ""  # TSV with a header, or JSONL: audio or codes, text, speaker, [source, split]
     cache: str = ""  # directory for mels and codes as memory-mapped arrays; default: beside the run
     codec: str = ""  # a model directory whose codec turns audio into codes; default: that of --model
+    phones: str = ""  # a model directory whose recogniser lays the phones of the manifest along the clips
     held_out: float = 0.02  # share of the clips to evaluate on, where the manifest has no `split`
     min_seconds: float = 0.4
     max_seconds: float = 12.0  # longer clips are left out (the codec crops them instead)
@@ -35,6 +36,8 @@ class DataConfig:
 @dataclass(frozen=True)
 class OptimConfig:
     """AdamW with warm-up and cosine decay."""
+
+    muon: bool = False  # Muon for the matrices between the tables: fewer steps to the same loss
 
     learning_rate: float = 3e-4
     warmup: int = 200  # steps
@@ -84,7 +87,9 @@ class CodecTaskConfig:
     """What the codec is trained on beside the mel itself."""
 
     commitment: float = 0.25
-    text: float = 0.08  # weight of the text's CTC loss on quantised latents: codes should keep what was said
+    phones: float = 0.0  # weight of the phones that each code alone must tell (data.phones)
+    consonants: float = 0.0  # how much more the frames of consonants count, in all these
+    listen: float = 0.0  # weight of the phones that the recogniser hears in what comes out (data.phones)
     decay: float = 0.99  # of the codebook's running means
     continuous_steps: int = 300  # before the codebook is put in
     crop_seconds: float = 4.0
@@ -109,6 +114,7 @@ class DecoderTaskConfig:
     other_clip: float = 0.9  # chance that the voice is another clip of the speaker, where there is one
     voice_frames: int = 517  # 6 s
     dropout: float = 0.0  # chance that a code before the next becomes a random one: the text must tell, too
+    phones: float = 0.0  # weight of the next code's phones (data.phones), told by a layer that is dropped at the end
     guide: float = 0.0  # weight, at first, of showing the attention where in the text each code is; falls to 0
     guide_steps: int = 1000  # steps until it is 0
     guide_first: int = 1  # the first layer that is shown, from 0
@@ -146,8 +152,8 @@ def load_train_config(path: Path) -> TrainConfig:
     data = config.data
     if not data.manifest:
         raise ConfigError(f"{path}: data.manifest is missing", "name a JSONL or TSV file of audio, text and speaker")
-    manifest, cache, codec = (_beside(path, name) for name in (data.manifest, data.cache, data.codec))
-    return dataclasses.replace(config, data=dataclasses.replace(data, manifest=manifest, cache=cache, codec=codec))
+    places = {name: _beside(path, getattr(data, name)) for name in ("manifest", "cache", "codec", "phones")}
+    return dataclasses.replace(config, data=dataclasses.replace(data, **places))
 
 
 def build(kind: type[T], values: Mapping[str, Any], origin: str, prefix: str = "") -> T:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..io.jsonl import read_jsonl
+from .phones import Words, read_phones
 
 FRAMES_A_SECOND = 22050 / 256
 Floats = NDArray[np.float32]
@@ -35,6 +36,7 @@ class Clip:
     source: str
     held_out: bool
     ids: tuple[int, ...]
+    phones: Words = ()  # word by word, where the manifest tells
 
     @property
     def key(self) -> str:
@@ -64,7 +66,8 @@ def read_manifest(path: Path, encode: Callable[[str], Sequence[int]], held_out: 
         split = row.get("split")
         kept_back = _chance(name or text) < held_out if split is None else split != "train"
         speaker, source = str(row.get("speaker") or "unknown"), str(row.get("source") or "")
-        clips.append(Clip(text, speaker, name, spoken, source, kept_back, tuple(int(i) for i in encode(text))))
+        ids, phones = tuple(int(i) for i in encode(text)), read_phones(str(row.get("phones") or ""))
+        clips.append(Clip(text, speaker, name, spoken, source, kept_back, ids, phones))
     if not clips:
         raise InputError(f"{path}: no clips in it", "each line needs text, speaker, and audio or codes")
     return clips

@@ -14,16 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..model.alignment import AlignmentHead
 from ..model.conditioning import ConditioningEncoder
 from ..model.decoder import CodeDecoder
-from ..model.encoder import Encoder
 from ..model.layers import MaskedAttend, Trace
 from . import losses
-from .alignment import CodedClips, Codes, Ids, scramble, spoken
+from .alignment import CodedClips, scramble
 from .features import partners
-from .guide import ALIGNED_WIDTH, DIAGONAL_WIDTH, Floats, attention_loss, diagonal, forced_alignment, windows
+from .guide import ALIGNED_WIDTH, DIAGONAL_WIDTH, Floats, attention_loss, diagonal, windows
+from .phones import CLASSES, classes_of, text_places, word_spans
+from .recogniser import padded, slot_loss
 from .workshop import Workshop
+
+SLOTS = 2  # phones that a code tells: one for each two of its four frames
 
 
 class DecoderTask:
@@ -43,31 +45,50 @@ class DecoderTask:
             workshop.seed_embedding(self.decoder.stack.input_embeds_layer.weight, 0.5)
             workshop.seed_embedding(self.decoder.lm_head.weight, 0.5)
         self.module: nn.Module = nn.ModuleDict({"conditioning": self.conditioning, "decoder": self.decoder})
-        self.guide = Guide(self.data) if self.settings.guide else None
+        self.guide = Guide(self.data)
+        self.teller: nn.Linear | None = None
+        if workshop.lay_phones(self.data.clips) is not None and self.settings.phones:
+            self.teller = nn.Linear(config.decoder_config.hidden_size, SLOTS * CLASSES).to(workshop.device)
+            self.module["teller"] = self.teller
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Next-code loss of a batch."""
+        """Next-code loss of a batch; beside it that of its phones, and of where the attention looks."""
         places, rng = self.data.batch(step)
         settings = self.settings
         weight = settings.guide * max(0.0, 1 - step / max(1, settings.guide_steps))
         trace = Trace.wanted(hidden_states=False, attentions=True) if weight else None
         prefix, kept = self._prefix(places, rng)
-        loss = self._next_code(places, prefix, kept, trace)
-        if trace is None:
-            return loss, {}
-        guided = self._guided(places, prefix.shape[1], trace)
-        return loss + weight * guided, {"next_code": float(loss.detach()), "guide": float(guided.detach())}
+        loss, hidden = self._next_code(places, prefix, kept, trace)
+        figures = {"next_code": float(loss.detach())}
+        if self.teller is not None:
+            told = self._told(places, hidden)
+            loss, figures["phones"] = loss + settings.phones * told, float(told.detach())
+        if trace is not None:
+            guided = self._guided(places, prefix.shape[1], trace)
+            loss, figures["guide"] = loss + weight * guided, float(guided.detach())
+        return loss, figures
+
+    def _told(self, places: Sequence[int], hidden: Tensor) -> Tensor:
+        """How badly the hidden states (B, T, D) tell the phones of the codes that come next."""
+        assert self.teller is not None
+        clips = [self.data.clips[place] for place in places]
+        laid = [self.workshop.features.places(clip) for clip in clips]
+        labels = [None if one is None else classes_of(one, c.phones) for one, c in zip(laid, clips, strict=True)]
+        told = self.teller(hidden).unflatten(-1, (SLOTS, CLASSES)).flatten(1, 2)
+        return slot_loss(told.float().log_softmax(-1), padded(labels, told.shape[1]))
 
     def _guided(self, places: Sequence[int], prefix: int, trace: Trace) -> Tensor:
         """How far the guided heads look from where in the text the next code is."""
-        assert self.guide is not None
         known = [self.guide.places(place) for place in places]
         near = windows([p for p, _ in known], [w for _, w in known], prefix, first=2).to(self.workshop.device)
         counts = near.amax(-1) > 0  # (B, T)
         weights = [a[:, : self.settings.guide_heads, prefix:, :prefix] for a in trace.attentions or ()]
         return torch.stack([attention_loss(a, near, counts) for a in weights]).mean()
 
-    def _next_code(self, places: Sequence[int], prefix: Tensor, kept: Tensor, trace: Trace | None) -> Tensor:
+    def _next_code(
+        self, places: Sequence[int], prefix: Tensor, kept: Tensor, trace: Trace | None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and the hidden states (B, T, D) that predict the codes and the stop."""
         decoder = self.config.decoder_config
         rows = [torch.from_numpy(codes) for codes in self.data.codes(places)]
         device = self.workshop.device
@@ -82,7 +103,7 @@ class DecoderTask:
             said = scramble(codes[:, 1:], self.settings.dropout, decoder.bos_token_id)
             codes = torch.cat((codes[:, :1], said), dim=1)
         hidden = self._teacher_forced(prefix, kept, codes, trace)
-        return losses.next_code(self.decoder.logits(hidden[known]), targets[known])
+        return losses.next_code(self.decoder.logits(hidden[known]), targets[known]), hidden
 
     def _prefix(self, places: Sequence[int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """[voice | begin, ids, 0, 0] of each clip (B, P, D), padded on the left of the codes, and what counts (B, P).
@@ -143,7 +164,7 @@ class DecoderTask:
             return {}
         each = []
         for places, rng in (self.data.evaluation(number) for number in range(batches)):
-            each.append(float(self._next_code(places, *self._prefix(places, rng), None)))
+            each.append(float(self._next_code(places, *self._prefix(places, rng), None)[0]))
         return {"loss": float(np.mean(each))}
 
     def export(self, path: Path) -> None:
@@ -168,36 +189,18 @@ def voice_vectors(conditioning: ConditioningEncoder, mels: Tensor) -> Tensor:
 
 
 class Guide:
-    """Where in its text each code of a clip is: by the run's speech encoder and alignment head, or the diagonal."""
+    """Where in its text each code of a clip is: as the clip's phones are laid along it, else by the diagonal."""
 
     def __init__(self, data: CodedClips) -> None:
-        workshop = data.workshop
-        self.data, self.device, self.config = data, workshop.device, workshop.model_config
-        self._known: dict[int, tuple[Floats, float]] = {}
-        self._aligned = workshop.has_side("alignment") and workshop.has_part("speech")
-        if self._aligned:
-            self.speech = workshop.part("speech", lambda: Encoder(self.config.speech_config)).eval()
-            head = workshop.side("alignment")
-            assert isinstance(head, AlignmentHead)
-            self.head = head.eval()
+        self.data, self.features = data, data.workshop.features
 
     def places(self, place: int) -> tuple[Floats, float]:
         """For a clip, the id that each code and the stop say (T + 1,), and how many ids beside it count as right."""
-        if place not in self._known:
-            codes, ids = self.data.codes([place])[0], self.data.clips[place].ids
-            found = self._heard(codes, ids) if self._aligned else None
-            width = max(1.0, DIAGONAL_WIDTH * len(ids)) if found is None else ALIGNED_WIDTH
-            where = diagonal(len(codes), len(ids)) if found is None else found
-            self._known[place] = np.append(where, np.float32(len(ids))), width
-        return self._known[place]
-
-    @torch.no_grad()
-    def _heard(self, codes: Codes, ids: Ids) -> Floats | None:
-        heard = spoken([codes], self.config, self.device)
-        hidden = self.speech.hidden(self.speech.token_embedding(heard.codes), heard.mask)
-        log_probs = self.head(hidden.float())[0, : len(codes)].cpu().numpy()
-        spots = [spot for spot, i in enumerate(ids) if i not in self.head.config.ignored_ids]
-        found = forced_alignment(log_probs, [ids[spot] for spot in spots], self.head.config.blank)
-        if found is None:
-            return None
-        return np.interp(found, np.arange(len(spots)), spots).astype(np.float32)
+        clip, count = self.data.clips[place], self.data.lengths[place] - 1
+        laid, ids = self.features.places(clip), len(clip.ids)
+        spans = word_spans(clip.ids)
+        if laid is None or not spans:
+            where, width = diagonal(count, ids), max(1.0, DIAGONAL_WIDTH * ids)
+        else:
+            where, width = text_places(laid, clip.phones, spans, count), ALIGNED_WIDTH
+        return np.append(where, np.float32(ids)), width

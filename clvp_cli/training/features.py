@@ -20,9 +20,11 @@ from ..errors import AudioError, InputError
 from .augment import augment
 from .config import AugmentConfig
 from .data import FRAMES_A_SECOND, ArrayCache, Clip
+from .phones import lay
 
 if TYPE_CHECKING:
     from ..model.codec import Codec
+    from .phones import PhoneRecogniser, Places
 
 log = logging.getLogger("clvp")
 Note = Callable[[str, int, int], None]
@@ -42,6 +44,7 @@ class Features:
         self.norms = np.array(published_mel_norms(), dtype=np.float32)  # a copy: the published ones are read only
         self.mels = ArrayCache(directory, "mels", "float16", len(self.norms))
         self._codes: ArrayCache | None = None
+        self._places: ArrayCache | None = None
 
     def make_mels(self, clips: Sequence[Clip]) -> list[Clip]:
         """Compute missing mels; returns the clips whose audio could be read (or that have none), the others noticed."""
@@ -71,6 +74,29 @@ class Features:
         cache.fill(keys, lambda key: self._encode(codec, key), lambda n, of: self.note("codes", n, of))
         return [clip for clip in clips if clip.codes or f"0:{clip.audio}" in cache]
 
+    def make_places(self, clips: Sequence[Clip], recogniser: PhoneRecogniser, name: str) -> None:
+        """Lay the phones of clips along their frames, where they have both.
+
+        Args:
+            name: of the recogniser, so that another one gets a cache of its own.
+        """
+        phones = {clip.audio: [p for word in clip.phones for p in word] for clip in clips if clip.audio}
+        cache = self._places = ArrayCache(self.directory, f"phones-{name}", "int16", 1)
+
+        def place(key: str) -> NDArray[np.int16] | None:
+            mel = self.plain(key)
+            found = lay(recogniser.hear(mel), phones[key], mel)
+            return None if found is None else found[:, None]
+
+        cache.fill([key for key, said in phones.items() if said], place, lambda n, of: self.note("phones", n, of))
+
+    def places(self, clip: Clip, first: int = 0, count: int | None = None) -> Places | None:
+        """The number of the phone in each slot of two frames (T,), or in a part of them, −1 in silence; None where it
+        is not known."""
+        if self._places is None or clip.audio not in self._places:
+            return None
+        return self._places.read(clip.audio, first, count)[:, 0].copy()
+
     def _mel(self, key: str) -> NDArray[np.float16] | None:
         try:
             samples = read_audio(key).samples
@@ -83,18 +109,21 @@ class Features:
         import torch
 
         variant, _, audio = key.partition(":")
-        mel = self.mel(audio)
+        plain = self.plain(audio)
         if variant != "0":
             rng = np.random.default_rng(zlib.crc32(key.encode()))
-            plain = mel * self.norms[:, None]
-            mel = augment(plain, plain, AugmentConfig(), rng)[1] / self.norms[:, None]
+            plain = augment(plain, plain, AugmentConfig(), rng)[1]
         with torch.inference_mode():
-            codes = codec.encode(torch.from_numpy(mel)[None])
+            codes = codec.encode(torch.from_numpy(plain / self.norms[:, None])[None])
         return codes[0].numpy().astype(np.int32)[:, None]
 
     def mel(self, key: str, first: int = 0, count: int | None = None) -> Floats:
         """(80, frames) float32, or a part of it."""
         return self.mels.read(key, first, count).astype(np.float32).T.copy()
+
+    def plain(self, key: str, first: int = 0, count: int | None = None) -> Floats:
+        """The same, not normalised: natural log power."""
+        return self.mel(key, first, count) * self.norms[:, None]
 
     def codes(self, clip: Clip, variant: int = 0) -> NDArray[np.int64]:
         """(T,) codes of a clip; variants above 0 are of augmented copies."""

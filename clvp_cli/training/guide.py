@@ -4,7 +4,7 @@ A small decoder that is left to itself takes days to find out that speech follow
 where to look for the first thousand steps, it reads at once. Knows no batches, models or files.
 
 Source: Tachibana et al. 2018 ("guided attention"), with an alignment in place of the diagonal where there is one.
-T codes, S text ids, C classes of an alignment head.
+T codes or slots, S targets, C classes of what hears them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .losses import needed
 
 Floats = NDArray[np.float32]
 
-ALIGNED_WIDTH = 1.5  # ids on either side that count as right, about, where an alignment tells the place
+ALIGNED_WIDTH = 1.2  # ids on either side that count as right, about, where an alignment tells the place
 DIAGONAL_WIDTH = 0.12  # the same as a share of the text, where only the diagonal does
 
 
@@ -33,8 +33,8 @@ def forced_alignment(log_probs: Floats, targets: Sequence[int], blank: int) -> F
     """The most probable way to lay targets (S,) along log-probabilities (T, C): the target that is on at each code.
 
     Returns:
-        (T,) places among the targets, between two targets where a blank is between them, never falling; None where
-        there are no targets or too few codes for them.
+        (T,) places among the targets, halfway between two where a blank is between them, −½ and S − ½ where one is at
+        the ends, never falling; None where there are no targets or too few codes for them.
     """
     states = np.full(2 * len(targets) + 1, blank)
     states[1::2] = targets
@@ -58,7 +58,7 @@ def forced_alignment(log_probs: Floats, targets: Sequence[int], blank: int) -> F
     for t in range(length - 1, -1, -1):
         places[t] = (state - 1) / 2
         state -= int(steps[t, state])
-    return np.clip(places, 0, len(targets) - 1)
+    return places
 
 
 def windows(places: Sequence[Floats], widths: Sequence[float], keys: int, first: int) -> Tensor:

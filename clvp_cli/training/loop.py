@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from ..errors import CheckpointError, InputError, OutputError
 from ..io.atomic import atomic_write
 from ..model.precision import multiplies_halves
 from .config import LoopConfig, OptimConfig
+from .muon import Muon
 from .plot import plot_losses
 
 STATE, LOG, PLOT, MODEL = "state.pt", "log.jsonl", "loss.png", "model"
@@ -66,8 +67,8 @@ def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, resume: 
         CheckpointError: the state to resume from is of another model.
         InputError: the loss is no longer a number.
     """
-    optimizer = make_optimizer(task.module, optim)
-    progress = _begin(task, optimizer, out, resume)
+    optimizers = make_optimizers(task.module, optim)
+    progress = _begin(task, optimizers, out, resume)
     started = time.monotonic()
     with (out / LOG).open("a", encoding="utf-8") as log:
 
@@ -78,29 +79,40 @@ def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, resume: 
 
         try:
             while progress.step < loop.steps and not (loop.patience and progress.stale >= loop.patience):
-                figures = _step(task, optimizer, loop, optim, progress)
+                figures = _step(task, optimizers, loop, optim, progress)
                 if progress.step % loop.log_every == 0 or progress.step == loop.steps:
                     note({"step": progress.step, **figures, "seconds": round(time.monotonic() - started, 1)})
                 if progress.step % loop.evaluate_every == 0 or progress.step == loop.steps:
                     _evaluate(task, loop, out, progress, note)
                 if progress.step % loop.save_every == 0:
-                    save_state(task, optimizer, progress, out)
+                    save_state(task, optimizers, progress, out)
         finally:
-            save_state(task, optimizer, progress, out)  # also after Ctrl-C: the last whole step
+            save_state(task, optimizers, progress, out)  # also after Ctrl-C: the last whole step
     if loop.plot:
         plot_losses(out / LOG, out / PLOT)
     return progress
 
 
-def make_optimizer(module: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW; matrices decay, vectors and embeddings do not."""
+def make_optimizers(module: nn.Module, optim: OptimConfig) -> list[torch.optim.Optimizer]:
+    """AdamW, where matrices decay and vectors and embeddings do not; with `muon`, Muon for the matrices between."""
+    inner: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
+        if not parameter.requires_grad:
+            continue
+        is_table = any(word in name for word in ("embed", "lm_head"))
+        if optim.muon and parameter.ndim == 2 and not is_table:
+            inner.append(parameter)
+        else:
             (kept if parameter.ndim < 2 or "embed" in name else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=(optim.beta1, optim.beta2))
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=optim.learning_rate, betas=(optim.beta1, optim.beta2))
+    ]
+    if inner:
+        made.append(Muon(inner, optim.learning_rate, optim.weight_decay))
+    return made
 
 
 def learning_rate(step: int, steps: int, optim: OptimConfig) -> float:
@@ -111,24 +123,30 @@ def learning_rate(step: int, steps: int, optim: OptimConfig) -> float:
 
 
 def _step(
-    task: Task, optimizer: torch.optim.Optimizer, loop: LoopConfig, optim: OptimConfig, progress: Progress
+    task: Task,
+    optimizers: Sequence[torch.optim.Optimizer],
+    loop: LoopConfig,
+    optim: OptimConfig,
+    progress: Progress,
 ) -> dict[str, float]:
     step = progress.step
     torch.manual_seed(loop.seed * 1_000_003 + step)
     rate = learning_rate(step, loop.steps, optim)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
     task.module.train()
     with autocast(loop.precision, device_of(task.module)):
         loss, figures = task.loss(step)
     value = float(loss.detach())
     if not math.isfinite(value):
         raise InputError(f"step {step}: the loss is {value}", "lower optim.learning_rate, or use precision: float32")
-    optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = [p for p in task.module.parameters() if p.requires_grad]
     norm = nn.utils.clip_grad_norm_(parameters, optim.clip or math.inf)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     task.after_step(step)
     progress.step += 1
     return {"loss": round(value, 5), **_rounded(figures), "lr": rate, "norm": round(float(norm), 4)}
@@ -165,7 +183,7 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: round(float(value), 5) for name, value in figures.items()}
 
 
-def _begin(task: Task, optimizer: torch.optim.Optimizer, out: Path, resume: bool) -> Progress:
+def _begin(task: Task, optimizers: Sequence[torch.optim.Optimizer], out: Path, resume: bool) -> Progress:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -178,24 +196,29 @@ def _begin(task: Task, optimizer: torch.optim.Optimizer, out: Path, resume: bool
     if not there:
         (out / LOG).unlink(missing_ok=True)
         return Progress()
-    progress = load_state(task, optimizer, out)
+    progress = load_state(task, optimizers, out)
     _cut_log(out / LOG, progress.step)
     return progress
 
 
-def save_state(task: Task, optimizer: torch.optim.Optimizer, progress: Progress, out: Path) -> None:
+def save_state(task: Task, optimizers: Sequence[torch.optim.Optimizer], progress: Progress, out: Path) -> None:
     """Everything a later run needs, in one file that is there whole or not at all."""
-    content = {"module": task.module.state_dict(), "optimizer": optimizer.state_dict(), "progress": vars(progress)}
+    content = {
+        "module": task.module.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "progress": vars(progress),
+    }
     with atomic_write(out / STATE) as file:
         torch.save(content, file)
 
 
-def load_state(task: Task, optimizer: torch.optim.Optimizer, out: Path) -> Progress:
-    """Put a saved state back into the task and its optimiser."""
+def load_state(task: Task, optimizers: Sequence[torch.optim.Optimizer], out: Path) -> Progress:
+    """Put a saved state back into the task and its optimisers."""
     try:
         content = torch.load(out / STATE, weights_only=True, map_location=device_of(task.module))
         task.module.load_state_dict(content["module"])
-        optimizer.load_state_dict(content["optimizer"])
+        for optimizer, state in zip(optimizers, content["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         return Progress(**content["progress"])
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
         reason = " ".join(str(error).split())[:200]

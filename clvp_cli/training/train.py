@@ -15,7 +15,7 @@ from .config import load_train_config
 from .loop import MODEL, Progress, Report, Task, run
 from .workshop import Workshop
 
-TaskName = Literal["codec", "decoder", "clvp", "alignment"]
+TaskName = Literal["codec", "decoder", "clvp", "alignment", "phones"]
 TASKS: tuple[str, ...] = get_args(TaskName)
 
 
@@ -32,7 +32,7 @@ def train(
     """Run one task to its end.
 
     Args:
-        task: codec, decoder, clvp (the contrastive pair) or alignment.
+        task: codec, decoder, clvp (the contrastive pair), alignment, or phones (what the others learn from).
         config_path: a YAML file (config.TrainConfig).
         out: the run's directory: state.pt, log.jsonl, loss.png, and model/, a model directory with the best so far.
         resume: go on with the run in `out`.
@@ -69,6 +69,10 @@ def make_task(task: str, workshop: Workshop) -> Task:
         from .alignment import AlignmentTask
 
         return AlignmentTask(workshop)
+    if task == "phones":
+        from .recogniser import RecogniserTask
+
+        return RecogniserTask(workshop)
     if task == "clvp":
         from .clvp import PairTask
 

@@ -29,10 +29,15 @@ from ..text.tokenizer import load_tokenizer
 from .config import TrainConfig
 from .data import Clip, Draw, read_manifest
 from .features import Features, Note
+from .phones import PhoneConfig, PhoneRecogniser
 
 M = TypeVar("M", bound=nn.Module)
 SUB_CONFIGS = {"text": "text_config", "speech": "speech_config", "decoder": "decoder_config"}
-SIDES: dict[str, tuple[Any, Any]] = {"codec": (Codec, CodecConfig), "alignment": (AlignmentHead, AlignmentConfig)}
+SIDES: dict[str, tuple[Any, Any]] = {
+    "codec": (Codec, CodecConfig),
+    "alignment": (AlignmentHead, AlignmentConfig),
+    "phones": (PhoneRecogniser, PhoneConfig),
+}
 
 
 class Workshop:
@@ -55,8 +60,9 @@ class Workshop:
 
     @cached_property
     def base(self) -> Checkpoint | None:
-        """The model the run starts from; None for none, or for a directory that holds only a codec."""
-        if self.path is None or ((self.path / "codec").is_dir() and weights_file(self.path) is None):
+        """The model the run starts from; None for none, or for a directory that holds side models alone."""
+        sides = self.path is not None and any((self.path / name).is_dir() for name in SIDES)
+        if self.path is None or (sides and weights_file(self.path) is None):
             return None
         return open_checkpoint(self.path)
 
@@ -86,7 +92,8 @@ class Workshop:
         return module.requires_grad_(True)
 
     def side(self, name: str, **sizes: Any) -> nn.Module:
-        """The codec or the alignment head to train: the base's, or a new one of the YAML's sizes over `sizes`."""
+        """The codec, alignment head or phone recogniser to train: the base's, or a new one of the YAML's sizes over
+        `sizes`."""
         found = self._find_side(name)
         if found is not None:
             return found.requires_grad_(True).to(self.device)
@@ -170,6 +177,24 @@ class Workshop:
         if self.config.data.codec and found is None:
             raise ConfigError(f"{place}: no codec in it", "data.codec is a model directory with a codec")
         return found  # type: ignore[return-value]
+
+    def lay_phones(self, clips: Sequence[Clip]) -> PhoneRecogniser | None:
+        """Lay the phones of clips along their frames (`features.places` then tells) by the recogniser of data.phones,
+        which is returned; None where none is named.
+
+        Raises:
+            ConfigError: data.phones is named and holds no recogniser.
+        """
+        if not self.config.data.phones:
+            return None
+        found = self._find_side("phones", Path(self.config.data.phones))
+        if not isinstance(found, PhoneRecogniser):
+            raise ConfigError(
+                f"{self.config.data.phones}: no recogniser of phones in it", "clvp train phones makes one"
+            )
+        found.eval().requires_grad_(False)
+        self.features.make_places(clips, found, fingerprint(found))
+        return found.to(self.device)
 
     def draws(self, clips: Sequence[Clip], lengths: Sequence[int]) -> tuple[Draw | None, Draw | None]:
         """Batches to train on and batches to evaluate on, as places in `clips`; None where there are no such clips.

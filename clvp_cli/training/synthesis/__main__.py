@@ -13,6 +13,7 @@ import yaml
 from clvp_cli.errors import ClvpError, ConfigError
 from clvp_cli.training.synthesis import corpus, sentences
 from clvp_cli.training.synthesis.engine import Engine
+from clvp_cli.training.synthesis.hibari import phonemizer
 
 
 def build(name: str, sources: Path) -> Engine:
@@ -48,7 +49,7 @@ def run(recipe: dict[str, Any], out: Path, sources: Path, real: Path | None, unt
     seed, plan = int(recipe["seed"]), recipe["sentences"]
     sentences.prepare(plan["sources"], sources, out / "sentences.tsv", plan["held_out"], seed)
     texts = sentences.load(out / "sentences.tsv")
-    manifest = corpus.Manifest(out / "manifest.jsonl")
+    manifest = corpus.Manifest(out / "manifest.jsonl", phonemizer())
     if real is not None:
         corpus.list_real(real, manifest)
     engines: dict[str, Engine] = {}

@@ -1,8 +1,8 @@
 """Which speaker says which sentence, and the manifest that grows a line an utterance.
 
 Utterance i of an engine is a function of (configuration, engine, i), so a killed run goes on where it stopped. Owns
-the manifest's format: one JSON object a line, {"audio", "text", "speaker", "seconds", "source", "split"}; "audio" is
-relative to the manifest's folder or absolute. Knows the engines by name only.
+the manifest's format: one JSON object a line, {"audio", "text", "phones", "speaker", "seconds", "source", "split"};
+"audio" is relative to the manifest's folder or absolute. Knows the engines by name only.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Speaker:
 
 
 class Manifest:
-    """An append-only list of utterances, with what is already there."""
+    """An append-only list of utterances, with what is already there; `phones` tells how a text sounds."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.done, self.seconds = path, set[str](), Counter[str]()
+    def __init__(self, path: Path, phones: Callable[[str], str]) -> None:
+        self.path, self.phones, self.done, self.seconds = path, phones, set[str](), Counter[str]()
         complete = b""
         if path.is_file():
             complete = path.read_bytes()
@@ -50,7 +50,8 @@ class Manifest:
         self.file = path.open("a", encoding="utf-8")
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append one utterance and flush it."""
+        """Append one utterance, with the phones of its text, and flush it."""
+        row = {**row, "phones": self.phones(row["text"])}
         self.file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.file.flush()
         self._count(row)

@@ -7,6 +7,7 @@ Owns nothing of texts or files. Apache-2.0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,12 @@ import numpy as np
 from clvp_cli.training.synthesis.engine import Speech, need
 
 RATE = 24000
+
+
+def phonemizer() -> Callable[[str], str]:
+    """English text → its American phones, a character each, words apart; stress marks and punctuation stay."""
+    phones: Callable[[str], str] = need("hibari.g2p", "hibari-tts").G2P(british=False)
+    return phones
 
 
 class Hibari:
