@@ -27,7 +27,7 @@ def convert_model(source: str, target: Path, dtype: str | None = None, force: bo
     Args:
         source: a model as `model_path` takes it.
         target: the directory to make.
-        dtype: float32, bfloat16 or float16 for all weights, int8 for the decoder's matrices; None keeps them as they
+        dtype: float32, bfloat16 or float16 for all weights, int8 for the decoder's matrices and table; None keeps them as they
             are.
         force: replace a model directory that is there.
     Raises:

@@ -36,9 +36,10 @@ def codes(path, dtype, **sampling):
 
 
 def test_it_is_told_what_is_rounded(directories):
-    """As many parameters as before, the decoder's matrices among them in a byte each."""
+    """As many parameters as before, the decoder's matrices and its table of codes among them in a byte each."""
     wide, narrow, facts = directories
-    matrices = 2 * 12 * 64 * 64
+    table = open_checkpoint(wide).config.decoder_config.vocab_size * 64
+    matrices = 2 * 12 * 64 * 64 + table
     assert facts["dtypes"]["I8"] == matrices
     assert facts["parameters"]["total"] == sum(value for key, value in facts["parameters"].items() if key != "total")
     saved = (wide / "model.safetensors").stat().st_size - (narrow / "model.safetensors").stat().st_size
@@ -94,4 +95,4 @@ def test_rounding_is_not_undone(directories, tmp_path):
 def test_the_command_rounds(cli, directories):
     """`clvp model convert --dtype int8` says what it made."""
     result = cli.fine("model", "convert", directories[0], "made", "--dtype", "int8")
-    assert result.records[0]["dtypes"]["I8"] == 98304
+    assert result.records[0]["dtypes"]["I8"] == 98304 + 8194 * 64

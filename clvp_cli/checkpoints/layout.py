@@ -97,10 +97,11 @@ def check_state(where: str, infos: Mapping[str, TensorInfo], config: ClvpConfig)
 
 
 def roundable(name: str) -> bool:
-    """Whether a name is one of the decoder's large matrices, which may be kept in 8 bits."""
-    return name.startswith(f"{PARTS['decoder']}model.decoder.layers.") and name.endswith(
-        ("_proj.weight", "c_fc.weight")
-    )
+    """Whether a name is one of the decoder's large matrices or its table of codes, which may be kept in 8 bits."""
+    stack = f"{PARTS['decoder']}model.decoder."
+    if name == f"{stack}input_embeds_layer.weight":
+        return True
+    return name.startswith(f"{stack}layers.") and name.endswith(("_proj.weight", "c_fc.weight"))
 
 
 def stored_turned(name: str) -> bool:

@@ -25,7 +25,7 @@ def is_rounded(infos: Mapping[str, TensorInfo]) -> bool:
 
 
 def rounded(infos: Mapping[str, TensorInfo], produce: Produce) -> tuple[dict[str, TensorInfo], Produce]:
-    """The same state with its large decoder matrices as whole numbers and scales."""
+    """The same state with what is `roundable` as whole numbers and scales."""
     made = dict(infos)
     for name, info in infos.items():
         if roundable(name) and info.dtype in FLOAT_TYPES:

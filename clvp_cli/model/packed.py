@@ -26,6 +26,7 @@ from .products import (
     can_pack_halves,
     flowing,
     product,
+    rounded_rows,
     widened_rows,
 )
 
@@ -127,12 +128,21 @@ def pack_decoder(decoder: CodeDecoder, kind: Kind, dtype: torch.dtype = torch.fl
     head = decoder.lm_head
     outer: Kind = "packed" if kind in ("int8", "int4") else kind
     if kind == "int8":
+        _round_table(stack.input_embeds_layer)
         decoder.lm_head = HalfHead(head.weight, head.bias)  # type: ignore[assignment]
     else:
         decoder.lm_head = product(outer, dtype, head.weight, head.bias)  # type: ignore[assignment]
     for part in (stack.input_embeds_layer, stack.position_embeds_layer, stack.layer_norm, decoder.final_norm):
         _owned(part, dtype)
     return decoder
+
+
+def _round_table(table: nn.Embedding) -> None:
+    """Make a table's rows what 8 bits stand for, as a directory in 8 bits keeps them."""
+    scales = _scales(table)
+    levels, scales = rounded_rows(table.weight) if scales is None else (table.weight, scales)
+    table.register_buffer("weight_scale", None)
+    table.weight = nn.Parameter(widened_rows(levels, scales), requires_grad=False)
 
 
 def _owned(module: M, dtype: torch.dtype) -> M:

@@ -22,11 +22,11 @@ from ..model.clvp import fix_speech_codes
 from ..model.encoder import Encoder
 from . import losses
 from .data import Clip
+from .phones import SPACE
 from .workshop import Workshop
 
 Codes = NDArray[np.int64]
 Ids = tuple[int, ...]
-SPACE = 2  # the id between words
 EMBEDDING_NORM = 8.0  # of a new table: what a code is must not drown in what untrained layers add to it
 
 

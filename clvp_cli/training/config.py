@@ -152,7 +152,9 @@ def load_train_config(path: Path) -> TrainConfig:
     data = config.data
     if not data.manifest:
         raise ConfigError(f"{path}: data.manifest is missing", "name a JSONL or TSV file of audio, text and speaker")
-    places = {name: _beside(path, getattr(data, name)) for name in ("manifest", "cache", "codec", "phones")}
+    places: dict[str, Any] = {
+        name: _beside(path, getattr(data, name)) for name in ("manifest", "cache", "codec", "phones")
+    }
     return dataclasses.replace(config, data=dataclasses.replace(data, **places))
 
 

@@ -44,7 +44,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """A matrix (R, C) with its singular vectors and singular values of .7 to 1.2, by Newton–Schulz iterations."""
     first, second, third = COEFFICIENTS
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.t()
-    x = wide / wide.norm().clamp(min=1e-7)
+    x: Tensor = wide / wide.norm().clamp(min=1e-7)
     for _ in range(ROUNDS):
         square = x @ x.t()
         x = first * x + (second * square + third * square @ square) @ x

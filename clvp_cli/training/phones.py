@@ -169,5 +169,4 @@ def word_spans(ids: Sequence[int]) -> list[tuple[int, int]]:
 def relative(mel: Floats) -> Floats:
     """A plain log-mel (M, F) less the log of each band's mean power, scaled as the codec's decoder gives it."""
     level = np.logaddexp.reduce(mel, axis=1, keepdims=True) - math.log(mel.shape[1])
-    scaled: Floats = (mel - level) / SPREAD + 1.0
-    return scaled
+    return ((mel - level) / SPREAD + 1.0).astype(np.float32)
