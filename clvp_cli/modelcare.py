@@ -27,8 +27,8 @@ def convert_model(source: str, target: Path, dtype: str | None = None, force: bo
     Args:
         source: a model as `model_path` takes it.
         target: the directory to make.
-        dtype: float32, bfloat16 or float16 for all weights, int8 for the decoder's matrices and table; None keeps them as they
-            are.
+        dtype: float32, bfloat16 or float16 for all weights, int8 for the decoder's matrices and table of codes; None
+            keeps them as they are.
         force: replace a model directory that is there.
     Raises:
         CheckpointError, ConfigError: the source cannot be read. UsageError: no such type.
