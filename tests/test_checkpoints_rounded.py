@@ -55,6 +55,14 @@ def test_candidates_are_those_of_rounding_while_loading(directories):
     assert len(codes(narrow, "float32")[1]) == 3
 
 
+def test_the_table_of_codes_is_widened_in_every_type(directories):
+    """Packed as int8, float32 or bfloat16, a code's vector is what its whole numbers and scale stand for."""
+    table = ClvpForCausalLM.from_pretrained(directories[1]).model.decoder.input_embeds_layer.weight
+    for dtype in ("int8", "float32", "bfloat16"):
+        packed = Clvp.load(directories[1], Settings(dtype=dtype)).core.decoder.stack.input_embeds_layer.weight
+        torch.testing.assert_close(packed.float(), table, atol=2e-3, rtol=1e-2)
+
+
 def test_scores_are_those_of_the_model(directories):
     """The encoders are left alone, so scores are the same to the bit."""
     candidates = [Candidate(np.arange(40), True, 0), Candidate(np.arange(60) * 3, True, 1)]

@@ -125,10 +125,10 @@ def pack_decoder(decoder: CodeDecoder, kind: Kind, dtype: torch.dtype = torch.fl
         stack.layers[number] = PackedDecoderLayer(layer, decoder.config.activation_function, kind, dtype)
         del layer
         return_memory()
+    _widen_table(stack.input_embeds_layer, rounds=kind == "int8")
     head = decoder.lm_head
     outer: Kind = "packed" if kind in ("int8", "int4") else kind
     if kind == "int8":
-        _round_table(stack.input_embeds_layer)
         decoder.lm_head = HalfHead(head.weight, head.bias)  # type: ignore[assignment]
     else:
         decoder.lm_head = product(outer, dtype, head.weight, head.bias)  # type: ignore[assignment]
@@ -137,9 +137,11 @@ def pack_decoder(decoder: CodeDecoder, kind: Kind, dtype: torch.dtype = torch.fl
     return decoder
 
 
-def _round_table(table: nn.Embedding) -> None:
-    """Make a table's rows what 8 bits stand for, as a directory in 8 bits keeps them."""
+def _widen_table(table: nn.Embedding, *, rounds: bool) -> None:
+    """Make a table that is kept in 8 bits the floats they stand for; with `rounds`, another one what 8 bits would."""
     scales = _scales(table)
+    if scales is None and not rounds:
+        return
     levels, scales = rounded_rows(table.weight) if scales is None else (table.weight, scales)
     table.register_buffer("weight_scale", None)
     table.weight = nn.Parameter(widened_rows(levels, scales), requires_grad=False)
