@@ -30,7 +30,7 @@ from .options import (
     TextFile,
     command,
 )
-from .outputs import STDOUT, check_candidates_output, check_file_output, check_patterns, fill, is_records
+from .outputs import STDOUT, check_candidates_output, check_file_output, check_patterns, fill, is_records, job_records
 from .program import app
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def generate(
         raise UsageError(f"cannot keep {keep} of {n} candidates", "make -k at least 1 and at most -n")
     asked = Asked(keep, out, save_candidates, latents, wav, references or [])
     asked.check(texts)
-    records_out = out if out and out != STDOUT and texts[0].line is not None and is_records(out) else None
+    records_out = job_records(out, numbered=texts[0].line is not None)
     check_resume(resume, records_out)
     clvp = run.clvp()
     clvp.check_ranking()

@@ -26,7 +26,7 @@ from .options import (
     TextFile,
     command,
 )
-from .outputs import STDOUT, check_candidates_output, is_records
+from .outputs import STDOUT, check_candidates_output, job_records
 from .program import app
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def generate_candidates(
     check_stdin(text_file, *(references or []))
     texts = read_texts(text, text_file, sentences)
     check_candidates_output(out)
-    records_out = out if out and out != STDOUT and texts[0].line is not None and is_records(out) else None
+    records_out = job_records(out, numbered=texts[0].line is not None)
     if len(texts) > 1 and out not in (None, STDOUT) and records_out is None:
         raise UsageError(
             f"{out}: candidates of {len(texts)} texts go into one .jsonl", "name it OUT.jsonl, or use -o -"

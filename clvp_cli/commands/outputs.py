@@ -15,6 +15,11 @@ def is_records(path: str) -> bool:
     return Path(path).suffix.lower() == ".jsonl"
 
 
+def job_records(out: str | None, *, numbered: bool) -> str | None:
+    """`-o` where it takes the records of texts that have numbers, one after another, so that --resume can go on."""
+    return out if out and out != STDOUT and numbered and is_records(out) else None
+
+
 def check_candidates_output(path: str | None) -> None:
     """Raise UsageError or OutputError where candidates could not be written to `path`."""
     if path is not None:

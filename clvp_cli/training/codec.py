@@ -22,9 +22,9 @@ from . import losses
 from .augment import augment
 from .data import FRAMES_A_SECOND
 from .features import partners
-from .phones import CLASSES, CONSONANTS, SLOT, classes_of
+from .phones import CONSONANTS, SLOT, Labels
 from .quantiser import RunningCodebook
-from .recogniser import Labels, padded, slot_loss, stretched
+from .recogniser import Teller, padded, slot_loss, stretched
 from .workshop import Workshop
 
 Floats = NDArray[np.float32]
@@ -66,8 +66,7 @@ class CodecTask:
             raise ConfigError("codec.phones and codec.listen need data.phones", "clvp train phones makes a recogniser")
         if self.settings.listen and not codec.config.relative:
             raise ConfigError("codec.listen needs a codec of relative mels", "model: {codec: {relative: true}}")
-        self.slots = codec.config.stride // SLOT
-        self.reader = nn.Linear(codec.config.codebook_dim, self.slots * CLASSES)
+        self.reader = Teller(codec.config.codebook_dim, codec.config.stride // SLOT)
         nn.init.normal_(self.reader.weight)  # latents of unit length: a smaller one tells no two codes apart
         self.codebook = RunningCodebook(codec.codebook, self.settings.decay, unit=codec.config.unit_latents)
         if workshop.has_side("codec"):
@@ -115,8 +114,7 @@ class CodecTask:
         loss = distance + settings.commitment * commitment
         figures = {"mel": float(plain), "commitment": float(commitment.detach())}
         if settings.phones:
-            told = self.reader(quantised.transpose(1, 2)).unflatten(-1, (self.slots, CLASSES)).flatten(1, 2)
-            read = slot_loss(told.float().log_softmax(-1), labels, settings.consonants)
+            read = self.reader.loss(quantised.transpose(1, 2), labels, settings.consonants)
             loss, figures["phones"] = loss + settings.phones * read, float(read.detach())
         if settings.listen and self.listener is not None:
             listened = slot_loss(self.listener(made.float() * kept, kept), labels, settings.consonants)
@@ -135,11 +133,11 @@ class CodecTask:
         spare = max(0, features.mels.rows(clip.audio) - self.crop)
         first = int(rng.integers(0, spare // stride + 1)) * stride
         mel = features.plain(clip.audio, first, self.crop)
-        laid = features.places(clip, first // SLOT, -(-mel.shape[1] // SLOT))
+        labels = features.labels(clip, first // SLOT, -(-mel.shape[1] // SLOT))
         others = self.partners[place]
         other = self.clips[others[int(rng.integers(len(others)))]] if rng.random() < 0.5 else clip
         voice = features.plain(other.audio, 0, self.crop)
-        return Cut(mel, mel, voice, None if laid is None else classes_of(laid, clip.phones))
+        return Cut(mel, mel, voice, labels)
 
     def _augmented(self, cut: Cut, rng: np.random.Generator) -> Cut:
         target, heard, voice = augment(cut.target, cut.voice, self.settings.augment, rng)

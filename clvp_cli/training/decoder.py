@@ -21,8 +21,8 @@ from . import losses
 from .alignment import CodedClips, scramble
 from .features import partners
 from .guide import ALIGNED_WIDTH, DIAGONAL_WIDTH, Floats, attention_loss, diagonal, windows
-from .phones import CLASSES, classes_of, text_places, word_spans
-from .recogniser import padded, slot_loss
+from .phones import text_places, word_spans
+from .recogniser import Teller, padded
 from .workshop import Workshop
 
 SLOTS = 2  # phones that a code tells: one for each two of its four frames
@@ -45,10 +45,9 @@ class DecoderTask:
             workshop.seed_embedding(self.decoder.stack.input_embeds_layer.weight, 0.5)
             workshop.seed_embedding(self.decoder.lm_head.weight, 0.5)
         self.module: nn.Module = nn.ModuleDict({"conditioning": self.conditioning, "decoder": self.decoder})
-        self.guide = Guide(self.data)
-        self.teller: nn.Linear | None = None
+        self.teller: Teller | None = None
         if workshop.lay_phones(self.data.clips) is not None and self.settings.phones:
-            self.teller = nn.Linear(config.decoder_config.hidden_size, SLOTS * CLASSES).to(workshop.device)
+            self.teller = Teller(config.decoder_config.hidden_size, SLOTS).to(workshop.device)
             self.module["teller"] = self.teller
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -71,19 +70,27 @@ class DecoderTask:
     def _told(self, places: Sequence[int], hidden: Tensor) -> Tensor:
         """How badly the hidden states (B, T, D) tell the phones of the codes that come next."""
         assert self.teller is not None
-        clips = [self.data.clips[place] for place in places]
-        laid = [self.workshop.features.places(clip) for clip in clips]
-        labels = [None if one is None else classes_of(one, c.phones) for one, c in zip(laid, clips, strict=True)]
-        told = self.teller(hidden).unflatten(-1, (SLOTS, CLASSES)).flatten(1, 2)
-        return slot_loss(told.float().log_softmax(-1), padded(labels, told.shape[1]))
+        labels = [self.workshop.features.labels(self.data.clips[place]) for place in places]
+        return self.teller.loss(hidden, padded(labels, SLOTS * hidden.shape[1]))
 
     def _guided(self, places: Sequence[int], prefix: int, trace: Trace) -> Tensor:
         """How far the guided heads look from where in the text the next code is."""
-        known = [self.guide.places(place) for place in places]
+        known = [self._where(place) for place in places]
         near = windows([p for p, _ in known], [w for _, w in known], prefix, first=2).to(self.workshop.device)
         counts = near.amax(-1) > 0  # (B, T)
         weights = [a[:, : self.settings.guide_heads, prefix:, :prefix] for a in trace.attentions or ()]
         return torch.stack([attention_loss(a, near, counts) for a in weights]).mean()
+
+    def _where(self, place: int) -> tuple[Floats, float]:
+        """For a clip, the id that each code and the stop say (T + 1,), and how many ids beside it count as right: as its
+        phones are laid along it, else by the diagonal."""
+        clip, count = self.data.clips[place], self.data.lengths[place] - 1
+        laid, spans, ids = self.workshop.features.places(clip), word_spans(clip.ids), len(clip.ids)
+        if laid is None or not spans:
+            where, width = diagonal(count, ids), max(1.0, DIAGONAL_WIDTH * ids)
+        else:
+            where, width = text_places(laid, clip.phones, spans, count), ALIGNED_WIDTH
+        return np.append(where, np.float32(ids)), width
 
     def _next_code(
         self, places: Sequence[int], prefix: Tensor, kept: Tensor, trace: Trace | None
@@ -186,21 +193,3 @@ def voice_vectors(conditioning: ConditioningEncoder, mels: Tensor) -> Tensor:
 
     out: Tensor = x[:, :, 0] + last(norm(x).transpose(1, 2), attend)[:, 0]
     return out
-
-
-class Guide:
-    """Where in its text each code of a clip is: as the clip's phones are laid along it, else by the diagonal."""
-
-    def __init__(self, data: CodedClips) -> None:
-        self.data, self.features = data, data.workshop.features
-
-    def places(self, place: int) -> tuple[Floats, float]:
-        """For a clip, the id that each code and the stop say (T + 1,), and how many ids beside it count as right."""
-        clip, count = self.data.clips[place], self.data.lengths[place] - 1
-        laid, ids = self.features.places(clip), len(clip.ids)
-        spans = word_spans(clip.ids)
-        if laid is None or not spans:
-            where, width = diagonal(count, ids), max(1.0, DIAGONAL_WIDTH * ids)
-        else:
-            where, width = text_places(laid, clip.phones, spans, count), ALIGNED_WIDTH
-        return np.append(where, np.float32(ids)), width

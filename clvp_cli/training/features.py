@@ -20,11 +20,11 @@ from ..errors import AudioError, InputError
 from .augment import augment
 from .config import AugmentConfig
 from .data import FRAMES_A_SECOND, ArrayCache, Clip
-from .phones import lay
+from .phones import classes_of, flat, lay
 
 if TYPE_CHECKING:
     from ..model.codec import Codec
-    from .phones import PhoneRecogniser, Places
+    from .phones import Labels, PhoneRecogniser, Places
 
 log = logging.getLogger("clvp")
 Note = Callable[[str, int, int], None]
@@ -80,7 +80,7 @@ class Features:
         Args:
             name: of the recogniser, so that another one gets a cache of its own.
         """
-        phones = {clip.audio: [p for word in clip.phones for p in word] for clip in clips if clip.audio}
+        phones = {clip.audio: flat(clip.phones) for clip in clips if clip.audio}
         cache = self._places = ArrayCache(self.directory, f"phones-{name}", "int16", 1)
 
         def place(key: str) -> NDArray[np.int16] | None:
@@ -97,6 +97,11 @@ class Features:
             return None
         return self._places.read(clip.audio, first, count)[:, 0].copy()
 
+    def labels(self, clip: Clip, first: int = 0, count: int | None = None) -> Labels | None:
+        """The class of the phone in each slot (T,), or in a part of them; None where it is not known."""
+        found = self.places(clip, first, count)
+        return None if found is None else classes_of(found, clip.phones)
+
     def _mel(self, key: str) -> NDArray[np.float16] | None:
         try:
             samples = read_audio(key).samples
@@ -109,12 +114,13 @@ class Features:
         import torch
 
         variant, _, audio = key.partition(":")
-        plain = self.plain(audio)
+        mel = self.mel(audio)
         if variant != "0":
             rng = np.random.default_rng(zlib.crc32(key.encode()))
-            plain = augment(plain, plain, AugmentConfig(), rng)[1]
+            plain = self.plain(audio)
+            mel = augment(plain, plain, AugmentConfig(), rng)[1] / self.norms[:, None]
         with torch.inference_mode():
-            codes = codec.encode(torch.from_numpy(plain / self.norms[:, None])[None])
+            codes = codec.encode(torch.from_numpy(mel)[None])
         return codes[0].numpy().astype(np.int32)[:, None]
 
     def mel(self, key: str, first: int = 0, count: int | None = None) -> Floats:

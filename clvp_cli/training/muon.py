@@ -33,7 +33,9 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 if matrix.grad is None:
                     continue
-                mean = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+                if not self.state[matrix]:
+                    self.state[matrix]["momentum"] = torch.zeros_like(matrix)
+                mean = self.state[matrix]["momentum"]
                 mean.lerp_(matrix.grad, 1 - share)
                 direction = orthogonal(matrix.grad.lerp(mean, share))
                 matrix.mul_(1 - rate * group["weight_decay"])

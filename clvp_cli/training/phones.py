@@ -41,6 +41,7 @@ PAUSE = 5.0  # natural log power below a clip's loud frames: silence
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.int16]  # (T,) the number of the phone in its clip, −1 in silence
+Labels = NDArray[np.int64]  # (T,) the class in each slot
 Words = tuple[tuple[int, ...], ...]  # classes of a text's phones, word by word
 
 
@@ -48,6 +49,11 @@ def read_phones(text: str) -> Words:
     """Words of phones, apart by spaces, stress marks and punctuation passed over → their classes."""
     words = (tuple(NUMBERS[p] for p in (LIKE.get(c, c) for c in word) if p in NUMBERS) for word in text.split())
     return tuple(word for word in words if word)
+
+
+def flat(words: Words) -> list[int]:
+    """The phones of all words."""
+    return [phone for word in words for phone in word]
 
 
 @dataclass(frozen=True)
@@ -125,9 +131,9 @@ def lay(log_probs: Floats, phones: Sequence[int], mel: Floats) -> Places | None:
     return places
 
 
-def classes_of(places: Places, words: Words) -> NDArray[np.int64]:
+def classes_of(places: Places, words: Words) -> Labels:
     """The class in each slot (T,)."""
-    return np.array([*(phone for word in words for phone in word), SILENCE], dtype=np.int64)[places]  # −1 is the last
+    return np.array([*flat(words), SILENCE], dtype=np.int64)[places]  # −1 is the last
 
 
 def text_places(places: Places, words: Words, spans: Sequence[tuple[int, int]], codes: int) -> Floats:
@@ -139,7 +145,7 @@ def text_places(places: Places, words: Words, spans: Sequence[tuple[int, int]], 
             one as of the other a word's phones spread over its own ids, else all phones over the whole text.
     """
     if len(words) != len(spans):
-        words, spans = (tuple(p for word in words for p in word),), [(spans[0][0], spans[-1][1])]
+        words, spans = (tuple(flat(words)),), [(spans[0][0], spans[-1][1])]
     spread = [
         start + (np.arange(len(word)) + 0.5) / len(word) * (end - start) - 0.5
         for word, (start, end) in zip(words, spans, strict=True)

@@ -11,18 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..model.codec import frame_mask
 from . import losses
 from .augment import augment
 from .config import AugmentConfig
-from .phones import CONSONANTS, SILENCE, SLOT, PhoneRecogniser, classes_of, relative
+from .phones import CLASSES, CONSONANTS, SILENCE, SLOT, Labels, PhoneRecogniser, flat, relative
 from .workshop import Workshop
-
-Labels = NDArray[np.int64]
 
 
 class RecogniserTask:
@@ -60,26 +58,24 @@ class RecogniserTask:
         mels, labels = [], []
         for place in places:
             plain = features.plain(self.clips[place].audio)
-            heard = plain if rng is None else augment(plain, plain, AugmentConfig(), rng)[1]
-            mels.append(relative(heard))
-            labels.append(self._labels(place, plain.shape[1], heard.shape[1]))
+            changed = plain if rng is None else augment(plain, plain, AugmentConfig(), rng)[1]
+            mels.append(relative(changed))
+            labels.append(self._labels(place, plain.shape[1], changed.shape[1]))
         frames = [mel.shape[1] for mel in mels]
-        heard_mels = np.zeros((len(mels), len(mels[0]), -(-max(frames) // SLOT) * SLOT), dtype=np.float32)
-        for row, mel in zip(heard_mels, mels, strict=True):
+        batch = np.zeros((len(mels), len(mels[0]), -(-max(frames) // SLOT) * SLOT), dtype=np.float32)
+        for row, mel in zip(batch, mels, strict=True):
             row[:, : mel.shape[1]] = mel
-        device = self.workshop.device
-        mask = torch.arange(heard_mels.shape[2], device=device) < torch.tensor(frames, device=device)[:, None]
-        log_probs = self.recogniser(torch.from_numpy(heard_mels).to(device), mask[:, None].float())
+        heard = torch.from_numpy(batch).to(self.workshop.device)
+        log_probs = self.recogniser(heard, frame_mask(heard, torch.tensor(frames)))
         if self.slot_by_slot:
             return slot_loss(log_probs, padded(labels, log_probs.shape[1]))
-        phones = [[p for word in self.clips[place].phones for p in word] for place in places]
+        phones = [flat(self.clips[place].phones) for place in places]
         slots = torch.tensor([-(-count // SLOT) for count in frames])
         return losses.alignment(log_probs, slots, phones, SILENCE)
 
     def _labels(self, place: int, frames: int, heard: int) -> Labels | None:
-        clip = self.clips[place]
-        found = self.workshop.features.places(clip) if self.slot_by_slot else None
-        return None if found is None else stretched(classes_of(found, clip.phones), frames, heard)
+        found = self.workshop.features.labels(self.clips[place])
+        return None if found is None else stretched(found, frames, heard)
 
     def after_step(self, step: int) -> None:
         """Nothing."""
@@ -122,3 +118,16 @@ def slot_loss(log_probs: Tensor, wanted: Labels, consonants: float = 0.0) -> Ten
     weight = torch.from_numpy(1 + consonants * CONSONANTS).to(log_probs.device, torch.float32)
     target = torch.from_numpy(wanted).to(log_probs.device)
     return F.nll_loss(log_probs.flatten(0, 1).float(), target.flatten(), weight, ignore_index=losses.IGNORED)
+
+
+class Teller(nn.Linear):
+    """Tells the phones of each code, one a slot, of a vector for it; dropped when the training is over."""
+
+    def __init__(self, width: int, slots: int) -> None:
+        super().__init__(width, slots * CLASSES)
+        self.slots = slots
+
+    def loss(self, vectors: Tensor, wanted: Labels, consonants: float = 0.0) -> Tensor:
+        """`slot_loss` of what vectors (B, T, D) tell of the slots (B, slots · T)."""
+        told = self(vectors).unflatten(-1, (self.slots, CLASSES)).flatten(1, 2)
+        return slot_loss(told.float().log_softmax(-1), wanted, consonants)
