@@ -82,8 +82,10 @@ class DecoderTask:
         return torch.stack([attention_loss(a, near, counts) for a in weights]).mean()
 
     def _where(self, place: int) -> tuple[Floats, float]:
-        """For a clip, the id that each code and the stop say (T + 1,), and how many ids beside it count as right: as its
-        phones are laid along it, else by the diagonal."""
+        """For a clip, the id that each code and the stop say (T + 1,), and how many ids beside it count as right.
+
+        As the clip's phones are laid along it, else by the diagonal.
+        """
         clip, count = self.data.clips[place], self.data.lengths[place] - 1
         laid, spans, ids = self.workshop.features.places(clip), word_spans(clip.ids), len(clip.ids)
         if laid is None or not spans:
