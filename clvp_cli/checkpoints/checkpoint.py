@@ -27,7 +27,7 @@ EXTRAS: Mapping[str, str | None] = {
     "cvvp": "cvvp.pth",
     "random_voice": "rlg_auto.pth",
 }
-GROUP_BYTES = 32 * 2**20  # mapped at a time while casting: bounds what is held beside the cast weights
+GROUP_BYTES = 8 * 2**20  # mapped at a time while casting: bounds what is held beside the cast weights
 ABILITY = {
     "conditioning": "read a voice",
     "decoder": "generate candidates",

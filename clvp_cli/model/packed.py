@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from typing import TypeVar
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from .decoder import ClvpDecoderLayer, CodeDecoder
 from .encoder import ClvpEncoderLayer, Encoder
-from .layers import Attend
+from .layers import Attend, Conv1D
 from .products import (
     FEW_ROWS,
     HalfHead,
@@ -46,7 +48,17 @@ def joined(parts: list[nn.Linear], scale: float, kind: Kind, dtype: torch.dtype)
     if kind == "int8" and len(scales) == len(parts):
         return product(kind, dtype, torch.cat([part.weight for part in parts]), bias, torch.cat(scales) * factor)
     weight = torch.cat([_wide(part) for part in parts]).mul_(factor.unsqueeze(1))
+    for part in parts:
+        del part.weight
     return product(kind, dtype, weight, bias)
+
+
+def packed(part: nn.Linear | Conv1D, kind: Kind, dtype: torch.dtype) -> Product:
+    """A layer's product. Its own weight goes at once, and with it the pages of the file that it was mapped from."""
+    weight = part.weight.t() if isinstance(part, Conv1D) else part.weight
+    made = product(kind, dtype, weight, part.bias, _scales(part))
+    del part.weight
+    return made
 
 
 def _scales(part: nn.Module) -> Tensor | None:
@@ -66,7 +78,7 @@ class PackedAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = joined(parts, (parts[0].out_features // heads) ** -0.5, kind, dtype)
-        self.out = product(kind, dtype, out.weight, out.bias, _scales(out))
+        self.out = packed(out, kind, dtype)
 
     def forward(self, x: Tensor, attend: Attend, residual: Tensor) -> Tensor:
         """Normed (B, S, D) and what it is added to (B, S, D) → (B, S, D)."""
@@ -84,9 +96,7 @@ class PackedDecoderLayer(nn.Module):
         self.post_attention_layernorm = _owned(layer.post_attention_layernorm, dtype)
         attn, mlp = layer.attn, layer.mlp
         self.attn = PackedAttention(attn.heads, [attn.q_proj, attn.k_proj, attn.v_proj], attn.out_proj, kind, dtype)
-        self.fc, self.proj = (
-            product(kind, dtype, part.weight.t(), part.bias, _scales(part)) for part in (mlp.c_fc, mlp.c_proj)
-        )
+        self.fc, self.proj = (packed(part, kind, dtype) for part in (mlp.c_fc, mlp.c_proj))
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         x = self.attn(self.input_layernorm(x), attend, x)
@@ -103,8 +113,7 @@ class PackedEncoderLayer(nn.Module):
         self.activation_fn = layer.mlp.fc1.activation_fn
         attn, mlp = layer.self_attn, layer.mlp
         self.attn = PackedAttention(attn.heads, [attn.q_proj, attn.k_proj, attn.v_proj], attn.out_proj, kind, dtype)
-        self.fc1 = product(kind, dtype, mlp.fc1.proj.weight, mlp.fc1.proj.bias)
-        self.fc2 = product(kind, dtype, mlp.fc2.weight, mlp.fc2.bias)
+        self.fc1, self.fc2 = (packed(part, kind, dtype) for part in (mlp.fc1.proj, mlp.fc2))
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         x = self.attn(self.input_rmsnorm(x), attend, x)
@@ -119,12 +128,8 @@ def pack_decoder(decoder: CodeDecoder, kind: Kind, dtype: torch.dtype = torch.fl
     Its weights may be of any floating type: they are cast on the way. int8 and int4 need a CPU.
     """
     dtype = flowing(kind, dtype)
-    stack = decoder.stack
-    for number, layer in enumerate(stack.layers):
-        assert isinstance(layer, ClvpDecoderLayer)
-        stack.layers[number] = PackedDecoderLayer(layer, decoder.config.activation_function, kind, dtype)
-        del layer
-        return_memory()
+    stack, act = decoder.stack, decoder.config.activation_function
+    _replace_each(stack.layers, lambda layer: PackedDecoderLayer(cast(ClvpDecoderLayer, layer), act, kind, dtype))
     _widen_table(stack.input_embeds_layer, rounds=kind == "int8")
     head = decoder.lm_head
     outer: Kind = "packed" if kind in ("int8", "int4") else kind
@@ -154,6 +159,22 @@ def _owned(module: M, dtype: torch.dtype) -> M:
     return module
 
 
+def _replace_each(layers: nn.ModuleList, pack: Callable[[nn.Module], nn.Module]) -> None:
+    """Put in place of each layer what `pack` makes of it, as many at a time as there are threads.
+
+    Most of the kernels that rearrange a weight use one thread, whatever they are given.
+    """
+
+    def replace(number: int) -> None:
+        with torch.no_grad():  # a setting of each thread's own
+            layers[number] = pack(layers[number])
+        return_memory()
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for _ in pool.map(replace, sorted(range(len(layers)), key=str)):  # as files have them: 0, 1, 10, 11, …
+            pass
+
+
 def return_memory() -> None:
     """Give freed memory back to the system: glibc keeps it between what stays, and packing would take it twice."""
     if sys.platform == "linux":
@@ -166,11 +187,7 @@ def return_memory() -> None:
 def pack_encoder(encoder: Encoder, kind: Kind, dtype: torch.dtype = torch.float32) -> Encoder:
     """Pack an encoder's layers in place; embedding, norms and projection stay as they are, in the flowing type."""
     dtype = flowing(kind, dtype)
-    for number, layer in enumerate(encoder.layers):
-        assert isinstance(layer, ClvpEncoderLayer)
-        encoder.layers[number] = PackedEncoderLayer(layer, kind, dtype)
-        del layer
-        return_memory()
+    _replace_each(encoder.layers, lambda layer: PackedEncoderLayer(cast(ClvpEncoderLayer, layer), kind, dtype))
     for part in (encoder.token_embedding, encoder.final_layer_norm, encoder.projection):
         _owned(part, dtype)
     return encoder

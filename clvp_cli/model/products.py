@@ -90,7 +90,9 @@ class HalfProduct(Product):
     def keep(self, weight: Tensor) -> None:
         """Pack the weight; its bias is added here too."""
         bias = None if self.bias is None else self.bias.detach()
-        self.packed = torch.ops.quantized.linear_prepack_fp16(weight.float().contiguous(), bias)
+        self.packed = torch.ops.quantized.linear_prepack_fp16(
+            weight.to(torch.float32, memory_format=torch.contiguous_format), bias
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, -2)
