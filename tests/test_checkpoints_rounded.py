@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clvp_cli.checkpoints.load import open_checkpoint
+from clvp_cli.checkpoints.rounded import FED, widened
 from clvp_cli.errors import CheckpointError, UsageError
 from clvp_cli.generation.engine import Prompt, generate
 from clvp_cli.modelcare import convert_model, random_model
@@ -21,9 +22,16 @@ OPTIONS = SamplingSettings(max_codes=12, min_codes=12)
 
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory):
-    """A random model in float32, and the same with its decoder in 8 bits."""
+    """A random model in float32 with two outlying channels, and the same with its decoder in 8 bits."""
     base = tmp_path_factory.mktemp("rounded")
     random_model(base / "wide", seed=3)
+    state = load_file(base / "wide" / "model.safetensors")
+    for norm, matrices in FED.items():
+        layer = "speech_decoder_model.model.decoder.layers.1."
+        state[f"{layer}{norm}.weight"][[5, 40]] *= 50
+        for matrix in matrices:
+            state[layer + matrix][([5, 40],) if "mlp" in matrix else (slice(None), [5, 40])] /= 50
+    save_file(state, base / "wide" / "model.safetensors", {"format": "pt"})
     facts = convert_model(str(base / "wide"), base / "narrow", "int8")
     return base / "wide", base / "narrow", facts
 
@@ -53,6 +61,19 @@ def test_candidates_are_those_of_rounding_while_loading(directories):
     assert codes(narrow, "auto")[0].core.precision.name == "int8"
     assert codes(narrow, "auto", greedy=True)[0].core.precision.name == "float32"
     assert len(codes(narrow, "float32")[1]) == 3
+
+
+def test_a_norm_gives_up_what_its_columns_gain(directories):
+    """What a norm has made large is made small in the norm and large in the rounded columns, by the same power of 2."""
+    wide, narrow = (load_file(path / "model.safetensors") for path in directories[:2])
+    layer = "speech_decoder_model.model.decoder.layers.1."
+    for norm, (matrix, *_) in FED.items():
+        gain = wide[f"{layer}{norm}.weight"] / narrow[f"{layer}{norm}.weight"]
+        assert set(gain[[5, 40]].tolist()) <= {32.0, 64.0} and gain.median() == 1
+        name = layer + matrix
+        stood = widened(name, narrow[name], narrow[name + "_scale"]) / (gain[:, None] if "mlp" in matrix else gain)
+        off = (stood - wide[name]).abs()
+        assert off[([5, 40],) if "mlp" in matrix else (slice(None), [5, 40])].max() < 0.05 * off.max()
 
 
 def test_the_table_of_codes_is_widened_in_every_type(directories):

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from ..model.layers import Attend, MaskedAttend
 from ..model.packed import return_memory
 
-BLOCK = 64  # positions by which the rows' caches grow: contiguous memory is what the kernels need
 VECTOR = 32  # numbers of 16 bits that a processor holds at once
+BLOCK = VECTOR  # positions by which the rows' caches grow: contiguous memory is what the kernels need
 
 
 @dataclass(frozen=True)
@@ -113,28 +113,25 @@ class RowCache:
 
 @dataclass(frozen=True)
 class Group:
-    """A prompt and the rows (n,) that continue it, their first repeated where they are fewer than kernels want.
+    """A prompt and the rows (n,) that continue it.
 
-    `count` is n without the repeats. `alone` says that the rows are all there are, in order.
+    `alone` says that the rows are all there are, in order; `fill` how many rows of zeros the kernels want beside them.
     """
 
     prompt: PromptCache
     members: Tensor
-    count: int
     alone: bool
+    fill: int
 
 
 def grouped(prompts: Sequence[PromptCache], owners: Tensor, least: int) -> list[Group]:
     """Rows by prompt: owners (N,) says which of `prompts` each row continues."""
-    groups = []
-    for number, prompt in enumerate(prompts):
-        members = torch.nonzero(owners == number).flatten()
-        count = len(members)
-        if 0 < count < least:
-            members = torch.cat((members, members[:1].expand(least - count)))
-        if count:
-            groups.append(Group(prompt, members, count, count == len(owners) and count >= least))
-    return groups
+    found = [(prompt, torch.nonzero(owners == number).flatten()) for number, prompt in enumerate(prompts)]
+    return [
+        Group(prompt, members, len(members) == len(owners), max(0, least - len(members)))
+        for prompt, members in found
+        if len(members)
+    ]
 
 
 class StepAttend:
@@ -174,14 +171,13 @@ class StepAttend:
         """One softmax over the prompts' logits and the rows' own (N, H, E) → what the prompts give (N·H, 1, d), and
         the weights (N·H, 1, E) of the rows' own values."""
         rows, heads, width = q.shape
-        if len(self.groups) == 1 and self.groups[0].alone:
-            mixed, weights = _of_prompt(q, own, self.groups[0].prompt, self.masks[0], layer)
+        if self.groups[0].alone:
+            mixed, weights = _of_prompt(q, own, self.groups[0], self.masks[0], layer)
         else:
             mixed, weights = torch.empty_like(q), torch.empty_like(own)
             for group, mask in zip(self.groups, self.masks, strict=True):
-                given, left = _of_prompt(q[group.members], own[group.members], group.prompt, mask, layer)
-                members = group.members[: group.count]
-                mixed[members], weights[members] = given[: group.count], left[: group.count]
+                members = group.members
+                mixed[members], weights[members] = _of_prompt(q[members], own[members], group, mask, layer)
         return mixed.reshape(-1, 1, width), weights.reshape(rows * heads, 1, -1)
 
     def done(self) -> None:
@@ -197,9 +193,16 @@ def _mask(prompt: PromptCache, unwritten: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.unsqueeze(1)
 
 
-def _of_prompt(q: Tensor, own: Tensor, prompt: PromptCache, mask: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+def _of_prompt(q: Tensor, own: Tensor, group: Group, mask: Tensor, layer: int) -> tuple[Tensor, Tensor]:
     """Rows (n, H, d) of one prompt and their own logits (n, H, E) → (what the prompt gives (n, H, d), own weights)."""
-    shared = torch.bmm(q.transpose(0, 1), prompt.keys[layer].transpose(-1, -2))  # (H, n, P): read once for all rows
-    weights = torch.cat((shared.transpose(0, 1), own), dim=-1).add_(mask).softmax(-1)
-    front = weights[..., : prompt.extent].transpose(0, 1)
-    return torch.bmm(front, prompt.values[layer]).transpose(0, 1), weights[..., prompt.extent :]
+    prompt, rows = group.prompt, len(q)
+    shared = torch.bmm(_filled(q, group.fill), prompt.keys[layer].transpose(-1, -2))  # (H, n, P): read once for all
+    weights = torch.cat((shared[:, :rows].transpose(0, 1), own), dim=-1).add_(mask).softmax(-1)
+    given = torch.bmm(_filled(weights[..., : prompt.extent], group.fill), prompt.values[layer])
+    return given[:, :rows].transpose(0, 1), weights[..., prompt.extent :]
+
+
+def _filled(rows: Tensor, fill: int) -> Tensor:
+    """(n, H, …) → (H, n + fill, …), zeros behind the rows."""
+    turned = rows.transpose(0, 1)
+    return F.pad(turned, (0, 0, 0, fill)) if fill else turned

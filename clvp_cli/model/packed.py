@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, cast
 
@@ -26,6 +26,7 @@ from .products import (
     Kind,
     Product,
     can_pack_halves,
+    column_scales,
     flowing,
     product,
     rounded_rows,
@@ -55,10 +56,26 @@ def joined(parts: list[nn.Linear], scale: float, kind: Kind, dtype: torch.dtype)
 
 def packed(part: nn.Linear | Conv1D, kind: Kind, dtype: torch.dtype) -> Product:
     """A layer's product. Its own weight goes at once, and with it the pages of the file that it was mapped from."""
-    weight = part.weight.t() if isinstance(part, Conv1D) else part.weight
-    made = product(kind, dtype, weight, part.bias, _scales(part))
+    made = product(kind, dtype, _matrix(part), part.bias, _scales(part))
     del part.weight
     return made
+
+
+def _matrix(part: nn.Linear | Conv1D) -> Tensor:
+    """A layer's weight, (out, in) however it is stored."""
+    return part.weight.t() if isinstance(part, Conv1D) else part.weight
+
+
+def _flatten(norm: nn.LayerNorm, parts: Sequence[nn.Linear | Conv1D]) -> None:
+    """Even out the columns of what a norm feeds, and have the norm undo it; what is rounded already is left."""
+    if any(_scales(part) is not None for part in parts):
+        return
+    scales = column_scales([_matrix(part) for part in parts])
+    if bool((scales == 1).all()):
+        return
+    norm.weight.data, norm.bias.data = norm.weight / scales, norm.bias / scales
+    for part in parts:
+        part.weight.data = (_matrix(part) * scales).t() if isinstance(part, Conv1D) else part.weight * scales
 
 
 def _scales(part: nn.Module) -> Tensor | None:
@@ -95,7 +112,11 @@ class PackedDecoderLayer(nn.Module):
         self.input_layernorm = _owned(layer.input_layernorm, dtype)
         self.post_attention_layernorm = _owned(layer.post_attention_layernorm, dtype)
         attn, mlp = layer.attn, layer.mlp
-        self.attn = PackedAttention(attn.heads, [attn.q_proj, attn.k_proj, attn.v_proj], attn.out_proj, kind, dtype)
+        qkv = [attn.q_proj, attn.k_proj, attn.v_proj]
+        if kind == "int8":
+            _flatten(self.input_layernorm, qkv)
+            _flatten(self.post_attention_layernorm, [mlp.c_fc])
+        self.attn = PackedAttention(attn.heads, qkv, attn.out_proj, kind, dtype)
         self.fc, self.proj = (packed(part, kind, dtype) for part in (mlp.c_fc, mlp.c_proj))
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:

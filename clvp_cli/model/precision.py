@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UsageError
-from .products import Kind, can_pack, can_widen_halves, flowing, halves
+from .products import Kind, can_pack, can_widen_halves, flowing, halves, uses_fbgemm
 
 # A model with fewer parameters is done in milliseconds and fits into caches: halving its weights gains nothing.
 WORTH_HALVING = 50_000_000
@@ -29,13 +29,12 @@ def precision(name: str, device: torch.device, parameters: int) -> Precision:
     """The arithmetic of that name on a device, for a model of so many parameters.
 
     "auto" is float32 for a model too small to gain, bfloat16 where the processor multiplies it (AVX512-BF16, AMX, CUDA
-    from Ampere on), float16 where its weights are read and multiplied in float32 (AVX2). int8 and int4 run on CPUs
-    alone; UsageError elsewhere. They are never chosen: what 8 bits cost a trained model was not seen.
+    from Ampere on), int8 where FBGEMM multiplies whole numbers (x86 without VNNI), float16 where its weights are read
+    and multiplied in float32 (AVX2). int8 and int4 run on CPUs alone; UsageError elsewhere.
     """
     packs = can_pack(device)
     if name == "auto":
-        large = "bfloat16" if multiplies_halves(device) else "float16" if packs and can_widen_halves() else "float32"
-        name = large if parameters >= WORTH_HALVING else "float32"
+        name = _fastest(device) if parameters >= WORTH_HALVING else "float32"
     if name in ("int8", "int4"):
         if not packs:
             raise UsageError(f"--dtype {name} runs on a CPU with oneDNN alone", "use --device cpu, or bfloat16")
@@ -45,6 +44,15 @@ def precision(name: str, device: torch.device, parameters: int) -> Precision:
     if packs and dtype != torch.float32:
         return Precision(name, *halves(dtype))
     return Precision(name, "packed" if packs else "plain", dtype)
+
+
+def _fastest(device: torch.device) -> str:
+    """The fastest type, of those whose results are shown to agree with float32's (README, Speed)."""
+    if multiplies_halves(device):
+        return "bfloat16"
+    if not can_pack(device):
+        return "float32"
+    return "int8" if uses_fbgemm() else "float16" if can_widen_halves() else "float32"
 
 
 def multiplies_halves(device: torch.device) -> bool:

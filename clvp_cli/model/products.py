@@ -12,6 +12,7 @@ tests/test_model_packed.py holds them to it.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,7 @@ FUSED = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # act
 FEW_ROWS = 4  # float32 kernels differ below it
 HALF_ROWS = 3  # FBGEMM takes 6, 5, 4 or 3 rows at once in one order, 1 or 2 that remain in another
 DIGIT, BASE = 64, 128  # the largest digit of an activation, and what the higher one counts
+FLATTEST = 10  # a column is made at most 2 to this times as large, or as small
 ROWS_HINT = 16  # for how many rows oneDNN lays a weight out; any number can be multiplied
 INT4_GROUP = 128  # inputs that share a scale and a zero
 
@@ -192,6 +194,19 @@ def rounded_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     wide = weight.float()
     scale = wide.abs().amax(1).clamp_(min=1e-30) / 127
     return wide.div(scale[:, None]).round_().to(torch.int8), scale
+
+
+def column_scales(weights: Sequence[Tensor]) -> Tensor:
+    """Powers of two (in,) that make the columns of weights (out, in) about as large as each other, float32.
+
+    Columns times these, and inputs divided by them, are the same product; but where a norm has made some inputs large
+    and training their columns small, rounding a row to its largest weight then leaves the small ones their bits. A
+    power of two rounds nothing itself.
+    """
+    squares = torch.stack([weight.float().square().sum(0) for weight in weights]).sum(0)
+    level = squares[squares > 0].mean()
+    scales = torch.exp2((level / squares).log2().div(2).round().clamp(-FLATTEST, FLATTEST))
+    return torch.where(squares > 0, scales, 1.0)
 
 
 def widened_rows(levels: Tensor, scale: Tensor) -> Tensor:

@@ -62,15 +62,18 @@ def next_code(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def mel_distance(made: Tensor, target: Tensor, mask: Tensor, *, relative: bool) -> tuple[Tensor, Tensor]:
-    """Distance of mels (B, M, F) under a mask (B, 1, F): of levels and of their changes.
+    """Distance of mels (B, M, F) under a mask (B, 1, F): of levels, and of their changes in time and over the bands.
 
-    With `relative` mels, which are near 0 at the clip's level, loud places count most: what is far below is hardly
-    heard. Returns the loss, and the plain mean absolute difference for the log.
+    Levels alone are nearest when they are smooth; the changes over the bands, formants and harmonics, are what a
+    recogniser misses first. With `relative` mels, which are near 0 at the clip's level, loud places count most: what is
+    far below is hardly heard. Returns the loss, and the plain mean absolute difference for the log.
     """
     weight = (0.3 + 0.7 * torch.sigmoid(3 * (target + 0.5))) * mask if relative else mask.expand_as(target)
     total = weight.sum()
     difference = made.float() - target
     absolute = (difference.abs() * weight).sum() / total
     squared = (difference.pow(2) * weight).sum() / total
-    change = ((difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]).sum() / total
-    return absolute + 0.5 * squared + 0.5 * change, absolute.detach()
+    in_time = (difference.diff(dim=-1).abs() * weight[..., 1:]).sum() / total
+    next_band = (difference.diff(dim=1).abs() * weight[:, 1:]).sum() / total
+    band_after = ((difference[:, 2:] - difference[:, :-2]).abs() * weight[:, 1:-1]).sum() / total
+    return absolute + 0.3 * squared + 0.5 * in_time + 0.6 * next_band + 0.4 * band_after, absolute.detach()
