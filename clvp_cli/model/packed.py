@@ -33,6 +33,7 @@ from .products import (
     widened_rows,
 )
 
+AT_ONCE = 4  # layers that are packed at the same time, if there are threads: each holds a copy of a weight
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -181,7 +182,7 @@ def _owned(module: M, dtype: torch.dtype) -> M:
 
 
 def _replace_each(layers: nn.ModuleList, pack: Callable[[nn.Module], nn.Module]) -> None:
-    """Put in place of each layer what `pack` makes of it, as many at a time as there are threads.
+    """Put in place of each layer what `pack` makes of it, a few at a time.
 
     Most of the kernels that rearrange a weight use one thread, whatever they are given.
     """
@@ -191,7 +192,7 @@ def _replace_each(layers: nn.ModuleList, pack: Callable[[nn.Module], nn.Module])
             layers[number] = pack(layers[number])
         return_memory()
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(min(AT_ONCE, torch.get_num_threads())) as pool:
         for _ in pool.map(replace, sorted(range(len(layers)), key=str)):  # as files have them: 0, 1, 10, 11, …
             pass
 
