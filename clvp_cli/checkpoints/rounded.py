@@ -41,7 +41,7 @@ def rounded(infos: Mapping[str, TensorInfo], produce: Produce) -> tuple[dict[str
 
     def produced(name: str) -> Tensor:
         whole = name.removesuffix(SCALES)
-        fed = [each for each in fed_alike(whole) if made[each] != infos[each]]
+        fed = [each for each in _fed_alike(whole) if made[each] != infos[each]]
         if not fed and name in infos and made[name] == infos[name]:
             return produce(name)
         from ..model.products import column_scales, rounded_rows
@@ -56,7 +56,7 @@ def rounded(infos: Mapping[str, TensorInfo], produce: Produce) -> tuple[dict[str
     return made, produced
 
 
-def fed_alike(name: str) -> tuple[str, ...]:
+def _fed_alike(name: str) -> tuple[str, ...]:
     """For a norm's weight or bias in the decoder's layers, or a matrix that a norm feeds: all that this norm feeds."""
     found = re.match(re.escape(PARTS["decoder"]) + r"model\.decoder\.layers\.\d+\.", name)
     part = name[found.end() :] if found else ""

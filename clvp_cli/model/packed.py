@@ -47,12 +47,14 @@ def joined(parts: list[nn.Linear], scale: float, kind: Kind, dtype: torch.dtype)
         none = torch.zeros_like(factor[:width])
         bias = torch.cat([none if part.bias is None else part.bias.float() for part in parts]) * factor
     scales = [found for part in parts if (found := _scales(part)) is not None]
+    steps: Tensor | None = None  # what a whole number of each output counts
     if kind == "int8" and len(scales) == len(parts):
-        return product(kind, dtype, torch.cat([part.weight for part in parts]), bias, torch.cat(scales) * factor)
-    weight = torch.cat([_wide(part) for part in parts]).mul_(factor.unsqueeze(1))
+        weight, steps = torch.cat([part.weight for part in parts]), torch.cat(scales) * factor
+    else:
+        weight = torch.cat([_wide(part) for part in parts]).mul_(factor.unsqueeze(1))
     for part in parts:
         del part.weight
-    return product(kind, dtype, weight, bias)
+    return product(kind, dtype, weight, bias, steps)
 
 
 def packed(part: nn.Linear | Conv1D, kind: Kind, dtype: torch.dtype) -> Product:
