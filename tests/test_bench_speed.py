@@ -61,16 +61,19 @@ class FakePeer:
 
     def score(self, ids, codes, *, text_each=False):
         self.seen.append((codes.shape, text_each))
+        return np.zeros(len(codes), np.float32)
 
 
 def test_peers_score_padded_candidates(clvp, small, monkeypatch):
-    """A peer is given candidates padded to the longest of all with the text once, then to Tortoise's length with
-    the text each."""
+    """A peer is given candidates one by one as they are, to compare the scores, then padded to the longest of all
+    with the text once, then to Tortoise's length with the text each."""
     monkeypatch.setattr(speed, "Transformers", FakePeer)
     monkeypatch.setattr(speed, "PEERS", 2)
     made = list(speed.measure(clvp, speed.planned(2, 4, 1, "transformers", "score")))
-    longest = max(c.length for c in speed.candidates(clvp)) + 1
-    assert FakePeer.seen == [((2, longest), False), ((2, speed.TORTOISE_LENGTH), True)]
+    lengths = [c.length + 1 for c in speed.candidates(clvp)]
+    alone = [((1, length), False) for length in lengths[:2]]
+    assert FakePeer.seen == [*alone, ((2, max(lengths)), False), ((2, speed.TORTOISE_LENGTH), True)]
+    assert all(0 < r["median"] <= 1 for r in made if r["measure"] == "score difference")
     assert all(r["ours_over_it"] > 0 for r in made if r.get("system", "").startswith("peer"))
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
 from golden_files import hf_directory, network, tensors, tortoise_directory
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from clvp_cli.generation import engine
 from clvp_cli.generation.beam import beam_search
 from clvp_cli.generation.engine import Prompt, generate, longest_possible, rows_that_fit
+from clvp_cli.generation.graphs import Replays
 from clvp_cli.generation.latents import calm_end, winner_latents
 from clvp_cli.model.products import FEW_ROWS
 from clvp_cli.settings import SamplingSettings
@@ -101,6 +106,82 @@ def test_many_candidates_stay_within_memory(golden, monkeypatch):
     assert [rows_that_fit(decoder, options, size, n) for size, n in asked] == [1, 16, 9, 5, 3]
     monkeypatch.setattr("clvp_cli.generation.engine.CACHE_BYTES", a_row)
     assert rows_that_fit(decoder, options, 0, 96) == FEW_ROWS
+
+
+SYNCS = ("_local_scalar_dense", "nonzero", "_to_copy", "lift_fresh")  # ask the host, or copy what it has
+
+
+class Recorder(TorchDispatchMode):
+    """Captures as a CUDA graph does: every operation with the very tensors it had, none that asks the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.tape = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not any(name in str(func) for name in SYNCS if name != "_to_copy" or "cpu" in str(kwargs)), func
+        made = func(*args, **(kwargs or {}))
+        self.tape.append((func, args, kwargs or {}, made))
+        return made
+
+    def replay(self):
+        """Do it again: what the tape made itself is made anew, everything else is what it was."""
+        anew = {}
+        for func, args, kwargs, made in self.tape:
+            args, kwargs = tree_map_only(torch.Tensor, lambda t: anew.get(id(t), t), (args, kwargs))
+            before, after = tree_leaves(made), tree_leaves(func(*args, **kwargs))
+            anew.update({id(a): b for a, b in zip(before, after, strict=True)})
+
+
+def recorded(static):
+    """A capture that keeps the state of `static` as it was before: capturing a graph does not run it."""
+
+    def capture(work):
+        kept = [tensor.clone() for tensor in static()]
+        with Recorder() as recorder:
+            work()
+        for tensor, old in zip(static(), kept, strict=True):
+            tensor.copy_(old)
+        return recorder.replay
+
+    return capture
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_captured_steps_give_the_same_candidates(golden, monkeypatch, dtype):
+    """Steps and sampling that are replayed with the tensors they were captured with, as CUDA graphs are: the same
+    candidates, with rows that end, a prompt that follows another, and caches that grow."""
+    decoder, prefixes = copy.deepcopy(golden[0]).to(dtype), golden[1].to(dtype)
+    prompts, options = prompts_of(prefixes, 6), dataclasses.replace(SAMPLED, max_codes=60)
+    want = collect(decoder, prompts, options, batch_size=6)
+    replays = []
+
+    class Capturing(engine.Slots):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.cache.block = 4
+            tables = (self.codes, self.said, self.counts, self.logprobs, self.logits, self.ended, self.cache.lengths)
+            static = lambda: (*tables, *self.cache.keys, *self.cache.values)  # noqa: E731
+            self.sampling.capture = self.feeding.capture = recorded(static)
+            replays.extend((self.sampling, self.feeding))
+
+    monkeypatch.setattr(engine, "Slots", Capturing)
+    assert collect(decoder, prompts, options, batch_size=6) == want
+    assert all(replay.capture and any(replay.replays.values()) for replay in replays)
+
+
+def test_what_cannot_be_captured_is_done(caplog):
+    """Work is done the first time, captured the second, and done as before, with a warning, where that fails."""
+    done = []
+
+    def fails(work):
+        raise RuntimeError("operation not permitted")
+
+    replays = Replays(torch.device("cpu"))
+    replays.capture = fails
+    for _ in range(3):
+        replays.run(2, lambda: done.append(1))
+    assert len(done) == 3 and replays.capture is None and "not permitted" in caplog.text
 
 
 def test_another_seed_gives_other_candidates(golden):

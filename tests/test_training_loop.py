@@ -55,6 +55,15 @@ def test_training_on_codes_lowers_the_loss(task: Any, codes: Path, tmp_path: Pat
     assert ("alignment" in checkpoint.extras) == (task == "alignment")
 
 
+def test_the_alignment_learns_to_tell_damaged_copies(codes: Path, tmp_path: Path) -> None:
+    """With `pair.apart` the head's likelihoods of clips and of their damaged copies part."""
+    pair = {"alignment": 0.3, "apart": 0.1}
+    config = write_config(tmp_path / "c.yaml", codes, loop={"steps": 60}, pair=pair)
+    train("clvp", config, tmp_path / "run")
+    values = [row["apart"] for row in read_log(tmp_path / "run") if "apart" in row]
+    assert sum(values[-10:]) < 0.8 * sum(values[:10])
+
+
 def test_the_codec_learns_and_is_saved_alone(codec: Path, sounds: Path, tmp_path: Path) -> None:
     """A codec from nothing ends in a directory that later runs take codes from."""
     rows = [row for row in read_log(codec.parent) if "loss" in row]

@@ -111,5 +111,7 @@ def test_what_lacks_a_recogniser_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no recogniser of phones"):
         train("codec", config, tmp_path / "b")
     codes = write_corpus(tmp_path / "codes")
+    with pytest.raises(ConfigError, match=r"decoder\.phones needs"):
+        train("decoder", write_config(tmp_path / "e.yaml", codes, decoder={"phones": 1.0}), tmp_path / "e")
     with pytest.raises(InputError, match="no clip with audio and phones"):
         train("phones", write_config(tmp_path / "c.yaml", codes), tmp_path / "c")

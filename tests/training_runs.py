@@ -98,6 +98,7 @@ def write_config(path: Path, manifest: Path, **changes: dict[str, Any]) -> Path:
             "plot": False,
         },
         "codec": {"continuous_steps": 4, "crop_seconds": 1.0},
+        "pair": {},
         "decoder": {"voice_frames": 32},
         "model": SIZES,
     }

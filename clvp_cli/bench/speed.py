@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..generation.engine import Prompt, generate, prefill
@@ -230,20 +231,26 @@ def operations(clvp: Clvp, length: int) -> float:
 
 
 def _scoring(clvp: Clvp, plan: Plan, machine: Machine, peer: Transformers | None) -> Iterator[Record]:
-    """Ours over all candidates; the peer's over PEERS of them, padded as all must be: padded, each costs the same."""
+    """Ours over all candidates; the peer's over PEERS of them, padded as all must be: padded, each costs the same.
+
+    How far the two's scores are apart is of these PEERS, one by one without pads.
+    """
     core, name = clvp.core, clvp.core.judging.name
     found = candidates(clvp)
     ids = np.arange(3, 43, dtype=np.int64)
 
-    def ours(some: Sequence[Candidate] = found) -> None:
+    def ours(some: Sequence[Candidate] = found) -> NDArray[np.float64]:
         core.clvp.forget()
-        judge([core.clvp], core.reader, ids, some)
+        return judge([core.clvp], core.reader, ids, some)["clvp"]
 
     systems: list[Callable[[], object]] = [ours]
     told: list[Record] = [{"system": "clvp", "dtype": name, "n": len(found)}]
     if peer is not None:
         fill = core.config.decoder_config.decoder_fixing_codes[0]
         rows = [core.reader.codes(candidate) for candidate in found]
+        apart = np.abs(ours(found[:PEERS]) - [peer.score(ids, row[None])[0] for row in rows[:PEERS]])
+        named = {"system": peer.name, "dtype": _peer_dtype(clvp), "n": PEERS}
+        yield record("score difference", float(apart.max()), "cosine", **named)
         for length, text_each in ((max(map(len, rows)), False), (TORTOISE_LENGTH, True)):
             codes = padded(rows[:PEERS], length, fill)
             systems.append(lambda codes=codes, each=text_each: peer.score(ids, codes, text_each=each))  # type: ignore[misc]

@@ -58,13 +58,17 @@ class Transformers:
         return int(made.shape[0] * options.max_codes)
 
     @torch.inference_mode()
-    def score(self, ids: NDArray[np.int64], padded: NDArray[np.int64], *, text_each: bool = False) -> None:
-        """Text ids and codes (n, T) through both encoders, the text once, or once for each candidate."""
+    def score(
+        self, ids: NDArray[np.int64], padded: NDArray[np.int64], *, text_each: bool = False
+    ) -> NDArray[np.float32]:
+        """Cosines (n,) of text ids and codes (n, T); the text encoded once, or once for each candidate."""
         texts = torch.from_numpy(ids).expand(len(padded) if text_each else 1, -1)
         # Release 4.46 turns positions in float32 and then meets its own halved weights: autocast lets it pass.
         with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            self.model.text_encoder_model(input_ids=texts)
-            self.model.speech_encoder_model(input_ids=torch.from_numpy(padded))
+            said = self.model.text_encoder_model(input_ids=texts)[0]
+            heard = self.model.speech_encoder_model(input_ids=torch.from_numpy(padded))[0]
+        cosines: NDArray[np.float32] = torch.cosine_similarity(said.float(), heard.float()).numpy()
+        return cosines
 
 
 def padded(rows: Sequence[NDArray[np.int64]], length: int, fill: int) -> NDArray[np.int64]:

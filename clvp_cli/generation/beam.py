@@ -16,8 +16,8 @@ from ..model.decoder import CodeDecoder
 from ..model.packed import least_queries, least_rows
 from ..settings import SamplingSettings
 from .cache import StepAttend, grouped
-from .engine import Generated, Prompt, code_position, least_codes, longest_possible, prefill, row_cache
-from .sampler import NEVER, initial_history, penalise
+from .engine import Generated, Prompt, code_position, longest_possible, permitted, prefill, row_cache
+from .sampler import initial_history, penalise
 
 
 class Hypotheses:
@@ -63,7 +63,7 @@ def beam_search(decoder: CodeDecoder, prompt: Prompt, options: SamplingSettings)
         if found.closed(float(ranked[0].max()), count + 1) or count + 1 == limit:
             break
         cache.reorder(beams)
-        attend = StepAttend(cache, groups, rows)
+        attend = StepAttend(cache, groups, rows, cache.make_room(rows))
         position = torch.full((rows, 1), int(code_position(count, options)), device=codes.device)
         fed = torch.cat((chosen, chosen[:1].expand(rows - width))).unsqueeze(1)
         hidden = decoder.stack.hidden(decoder.stack.embed(fed, position), attend.attend)
@@ -83,11 +83,8 @@ def _continuations(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The 2·B best (scores, beams, codes) over all continuations of all beams."""
     log_p = penalise(logits.float().log_softmax(-1), said, options.repetition_penalty)
-    if options.suppress_start:
-        log_p = log_p.index_fill(-1, torch.tensor(decoder.config.bos_token_id, device=log_p.device), NEVER)
-    if count < least_codes(options):
-        log_p = log_p.index_fill(-1, torch.tensor(decoder.config.eos_token_id, device=log_p.device), NEVER)
-    total = log_p + scores.unsqueeze(1)
+    counts = torch.full((len(log_p),), count, device=log_p.device)
+    total = permitted(log_p, counts, decoder.config, options) + scores.unsqueeze(1)
     best, places = total.flatten().topk(min(2 * len(scores), total.numel()))
     return best, places // total.shape[1], places % total.shape[1]
 

@@ -22,6 +22,7 @@ from ..model.packed import return_memory
 
 VECTOR = 32  # numbers of 16 bits that a processor holds at once
 BLOCK = VECTOR  # positions by which the rows' caches grow: contiguous memory is what the kernels need
+FAR_BLOCK = 4 * BLOCK  # the same on a GPU, where a graph is captured for each extent
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,10 @@ class RowCache:
     def __init__(
         self, layers: int, rows: int, heads: int, width: int, dtype: torch.dtype, device: torch.device
     ) -> None:
+        self.block = BLOCK if device.type == "cpu" else FAR_BLOCK
+        self.moves = 0  # how often the tensors gave way to others
         self.keys, self.values = (
-            [torch.zeros(rows, heads, BLOCK, width, dtype=dtype, device=device) for _ in range(layers)]
+            [torch.zeros(rows, heads, self.block, width, dtype=dtype, device=device) for _ in range(layers)]
             for _ in range(2)
         )
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
@@ -83,11 +86,18 @@ class RowCache:
         """E."""
         return self.keys[0].shape[2]
 
+    def make_room(self, rows: int) -> int | None:
+        """Room for another position of the first `rows` rows → where all of them will write, if at one place."""
+        least, longest = torch.stack(self.lengths[:rows].aminmax()).tolist()
+        self.reserve(longest + 1)
+        return longest if least == longest else None
+
     def reserve(self, length: int) -> None:
         """Make the extent the whole blocks that `length` positions need, one layer at a time."""
-        extent = -(-length // BLOCK) * BLOCK
+        extent = -(-length // self.block) * self.block
         if extent == self.extent:
             return
+        self.moves += 1
         kept = min(extent, self.extent)
         for tensors in (self.keys, self.values):
             for layer, old in enumerate(tensors):
@@ -135,18 +145,21 @@ def grouped(prompts: Sequence[PromptCache], owners: Tensor, least: int) -> list[
 
 
 class StepAttend:
-    """One step of `rows` live rows: writes the new key and value, then attends to the prompt and to the row."""
+    """One step of `rows` live rows: writes the new key and value, then attends to the prompt and to the row.
 
-    def __init__(self, cache: RowCache, groups: list[Group], rows: int) -> None:
-        self.cache, self.groups, self.rows = cache, groups, rows
+    `place` is what `make_room` told; None where it is not to count on.
+    """
+
+    def __init__(self, cache: RowCache, groups: list[Group], rows: int, place: int | None) -> None:
+        self.cache, self.groups, self.rows, self.place = cache, groups, rows, place
         self.at = cache.lengths[:rows]
-        longest = int(self.at.max())
-        cache.reserve(longest + 1)
-        self.place = longest if bool((self.at == longest).all()) else None  # where all rows write, if all at one place
         self.all = torch.arange(rows, device=self.at.device)
         steps = torch.arange(cache.extent, device=self.at.device)
         unwritten = steps > self.at.unsqueeze(1)  # (N, E)
-        self.masks = [_mask(group.prompt, unwritten[group.members], cache.keys[0].dtype) for group in groups]
+        self.masks = [
+            _mask(group.prompt, unwritten if group.alone else unwritten[group.members], cache.keys[0].dtype)
+            for group in groups
+        ]
 
     def attend(self, layer: int) -> Attend:
         """The way of layer `layer`."""
@@ -188,7 +201,7 @@ class StepAttend:
 def _mask(prompt: PromptCache, unwritten: Tensor, dtype: torch.dtype) -> Tensor:
     """(n, 1, P + E): −inf where a prompt was filled up and where a row (n, E) has written nothing yet, else 0."""
     mask = torch.zeros(len(unwritten), prompt.extent + unwritten.shape[1], dtype=dtype, device=unwritten.device)
-    mask[:, prompt.length : prompt.extent] = -torch.inf
+    mask[:, prompt.length : prompt.extent].fill_(-torch.inf)
     mask[:, prompt.extent :].masked_fill_(unwritten, -torch.inf)
     return mask.unsqueeze(1)
 

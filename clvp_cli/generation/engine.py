@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config import ClvpDecoderConfig
 from ..model.decoder import CodeDecoder
 from ..model.packed import cache_dtype, flow_dtype, least_queries, least_rows
 from ..model.products import FEW_ROWS
 from ..records import Codes
 from ..settings import SamplingSettings
 from .cache import Group, PromptCache, PromptRecorder, RowCache, StepAttend, grouped
+from .graphs import Replays
 from .sampler import NEVER, choose, initial_history, uniforms
 
 CACHE_BYTES = 1152 * 2**20  # keys and values of all rows at their longest, where no batch size is given
@@ -68,6 +70,17 @@ def least_codes(options: SamplingSettings) -> int:
     return max(options.min_codes, int(options.suppress_start))
 
 
+def permitted(scores: Tensor, counts: Tensor, config: ClvpDecoderConfig, options: SamplingSettings) -> Tensor:
+    """Scores (N, V) with −inf for the start code, and for the stop in rows whose codes so far (N,) are too few."""
+    allowed = scores.clone()
+    if options.suppress_start:
+        allowed[:, config.bos_token_id].fill_(NEVER)
+    least = least_codes(options)
+    if least:
+        allowed[:, config.eos_token_id].masked_fill_(counts < least, NEVER)
+    return allowed
+
+
 def rows_that_fit(decoder: CodeDecoder, options: SamplingSettings, batch_size: int, wanted: int) -> int:
     """How many rows to run at once: what was asked for, or what keeps the caches of many within CACHE_BYTES."""
     if batch_size or wanted <= FEW:
@@ -95,21 +108,28 @@ def prefill(decoder: CodeDecoder, prefix: Tensor) -> _Prefilled:
 
 
 class Slots:
-    """The live rows of a batch, one slot each; dead rows leave by letting the last live row take their slot."""
+    """The live rows of a batch, one slot each; dead rows leave by letting the last live row take their slot.
+
+    Every tensor here keeps its place, so that a step can be captured (see graphs).
+    """
 
     def __init__(self, decoder: CodeDecoder, options: SamplingSettings, rows: int) -> None:
         config, device = decoder.config, decoder.final_norm.weight.device
-        self.decoder, self.options, self.rows = decoder, options, rows
+        self.decoder, self.options = decoder, options
         self.limit = longest_possible(decoder, options)
         self.least = least_rows(decoder)
-        self.cache = row_cache(decoder, max(rows, self.least))
+        self.rows = rows
+        rows = max(rows, self.least)
+        self.cache = row_cache(decoder, rows)
         self.said = initial_history(rows, config.vocab_size, config.bos_token_id, options).to(device)
-        self.fresh = self.said[0].clone() if rows else self.said
+        self.fresh = self.said[0].clone()
         self.codes = torch.zeros(rows, self.limit, dtype=torch.long, device=device)
         self.draws = torch.zeros(rows, self.limit, dtype=torch.float64, device=device)
         self.counts = torch.zeros(rows, dtype=torch.long, device=device)  # codes sampled so far
         self.logprobs = torch.zeros(rows, dtype=torch.float64, device=device)
         self.logits = torch.zeros(rows, config.vocab_size, dtype=flow_dtype(decoder), device=device)
+        self.ended = torch.zeros(rows, dtype=torch.bool, device=device)  # by the code just sampled
+        self.sampling, self.feeding = Replays(device), Replays(device)
         self.owners: list[tuple[int, int]] = []  # (prompt number, candidate index) of each live row
         self.groups: list[Group] = []  # the live rows by prompt; empty until the next step needs it
 
@@ -131,16 +151,25 @@ class Slots:
         self.owners.append((prompt, index))
         self.groups = []
 
-    def sample(self) -> Tensor:
-        """Draw the next code of every live row from `logits`; (n,) True for rows that end with it."""
-        n, config = self.live, self.decoder.config
+    def take_along(self) -> int:
+        """How many rows are computed: the live ones, and dead ones that only make up the shape that kernels want."""
+        live = self.live
+        rows = max(live, self.least)
+        if self.feeding.capture:
+            rows = min(len(self.counts), 1 << (rows - 1).bit_length())
+        self.counts[live:rows] = self.counts[0]  # whatever a dead row says, it says it at a place that there is
+        self.cache.lengths[live:rows] = self.cache.lengths[0]
+        return rows
+
+    def sample(self) -> None:
+        """Draw the next code of every live row from `logits`; `ended` then tells the rows that end with it."""
+        rows = self.take_along()
+        self.sampling.run(rows, lambda: self._sample(rows))
+
+    def _sample(self, n: int) -> None:
+        config = self.decoder.config
         logits = self.logits[:n].float()
-        allowed = logits.clone()
-        if self.options.suppress_start:
-            allowed[:, config.bos_token_id] = NEVER
-        least = least_codes(self.options)
-        if least:
-            allowed[:, config.eos_token_id].masked_fill_(self.counts[:n] < least, NEVER)
+        allowed = permitted(logits, self.counts[:n], config, self.options)
         places = self.counts[:n].unsqueeze(1)
         draws = None if self.options.greedy else self.draws[:n].gather(1, places).squeeze(1)
         codes = choose(allowed, self.said[:n], draws, self.options).unsqueeze(1)
@@ -148,12 +177,12 @@ class Slots:
         self.codes[:n].scatter_(1, places, codes)
         self.said[:n].scatter_(1, codes, True)
         self.counts[:n] += 1
-        return (codes.squeeze(1) == config.eos_token_id) | (self.counts[:n] >= self.limit)
+        self.ended[:n] = (codes.squeeze(1) == config.eos_token_id) | (self.counts[:n] >= self.limit)
 
-    def collect(self, ended: Tensor) -> Iterator[Generated]:
+    def collect(self) -> Iterator[Generated]:
         """Take out the rows that ended, from the last to the first."""
         stop = self.decoder.config.eos_token_id
-        for row in reversed(torch.nonzero(ended).flatten().tolist()):
+        for row in reversed(torch.nonzero(self.ended[: self.live]).flatten().tolist()):
             codes = self.codes[row, : int(self.counts[row])].cpu().numpy().astype(np.int64)
             stopped = bool(codes[-1] == stop)
             prompt, index = self.owners[row]
@@ -172,27 +201,28 @@ class Slots:
 
     def step(self, prompts: dict[int, _Prefilled]) -> None:
         """Feed the codes just sampled; `logits` then holds those of the next."""
-        n = self.live
+        rows = self.take_along()
         if not self.groups:
             numbers = sorted({prompt for prompt, _ in self.owners})
-            owners = torch.tensor([numbers.index(prompt) for prompt, _ in self._rows()], device=self.counts.device)
-            least = least_queries(self.decoder)
-            self.groups = grouped([prompts[number].cache for number in numbers], owners, least)
+            owners = [numbers.index(prompt) for prompt, _ in self.owners]
+            owners += owners[:1] * (rows - self.live)
+            of_prompt = torch.tensor(owners, device=self.counts.device)
+            self.groups = grouped([prompts[number].cache for number in numbers], of_prompt, least_queries(self.decoder))
+        place = self.cache.make_room(rows)
+        if self.feeding.capture and self.groups[0].alone:
+            self.feeding.run(rows, lambda: self._feed(rows, None), (self.cache.moves, self.owners[0][0]))
+        else:
+            self._feed(rows, place)
+
+    def _feed(self, n: int, place: int | None) -> None:
         last = self.counts[:n].unsqueeze(1) - 1
         codes, positions = self.codes[:n].gather(1, last), code_position(last, self.options)
         assert isinstance(positions, Tensor)
-        if n < self.least:  # rows that only keep the kernels' shapes: they say what the first row says
-            codes, positions = (torch.cat((t, t[:1].expand(self.least - n, -1))) for t in (codes, positions))
-            self.cache.lengths[n : self.least] = self.cache.lengths[0]
-        attend = StepAttend(self.cache, self.groups, len(codes))
+        attend = StepAttend(self.cache, self.groups, n, place)
         stack = self.decoder.stack
         hidden = stack.hidden(stack.embed(codes, positions), attend.attend)
         attend.done()
-        self.logits[:n] = self.decoder.logits(hidden[:, 0])[:n]
-
-    def _rows(self) -> list[tuple[int, int]]:
-        """The owners, the first repeated up to the least number of rows."""
-        return self.owners + self.owners[:1] * max(0, self.least - self.live)
+        self.logits[:n] = self.decoder.logits(hidden[:, 0])
 
 
 Progress = Callable[[int, int], None]  # candidates done, codes sampled since the last call
@@ -224,7 +254,8 @@ def generate(
                 prefilled[number] = prefill(decoder, prompts[number].prefix)
             slots.admit(number, index, prompts[number].seed, prefilled[number].logits)
         sampled = slots.live
-        for made in slots.collect(slots.sample()):
+        slots.sample()
+        for made in slots.collect():
             done += 1
             yield made
         if progress:

@@ -74,7 +74,9 @@ def nucleus(logits: Tensor, top_p: float) -> Tensor:
         return logits
     probabilities = logits.softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
-    return logits.masked_fill((before >= top_p).index_fill(-1, torch.tensor(0, device=logits.device), False), NEVER)
+    drop = before >= top_p
+    drop[:, 0].fill_(False)
+    return logits.masked_fill(drop, NEVER)
 
 
 def typical(logits: Tensor, mass: float) -> Tensor:
@@ -87,7 +89,7 @@ def typical(logits: Tensor, mass: float) -> Tensor:
     nearest = (-log_p - entropy).abs().argsort(-1)
     ordered = p.gather(-1, nearest)
     drop = (ordered.cumsum(-1) - ordered) >= mass
-    drop[:, 0] = False
+    drop[:, 0].fill_(False)
     return logits.masked_fill(torch.zeros_like(drop).scatter(-1, nearest, drop), NEVER)
 
 

@@ -53,7 +53,8 @@ class PairTask:
             self.head = self.module["alignment"] = head
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Contrastive loss of a batch, its damaged copies among the wrong answers; the alignment head's beside it."""
+        """Contrastive loss of a batch, its damaged copies among the wrong answers; the alignment head's beside it, and
+        how far the head tells clips from their damaged copies."""
         rows, texts, rng = self.data.spoken_texts(step)
         damaged, origin = self._damaged(rows, rng)
         heard = spoken([*rows, *damaged], self.model_config, self.workshop.device)
@@ -73,10 +74,17 @@ class PairTask:
         figures = {"pair": float(loss.detach())}
         if self.head is not None:
             wanted = [self.head.targets(ids) for ids in texts]
-            log_probs = self.head(hidden[:clips], heard.mask[:clips])
-            aligned = losses.alignment(log_probs, heard.lengths[:clips], wanted, self.head.config.blank)
+            told = clips + len(origin) if self.settings.apart else clips
+            log_probs = self.head(hidden[:told], heard.mask[:told])
+            whole = [*wanted, *(wanted[place] for place in origin)][:told]
+            costs = losses.costs(log_probs, heard.lengths[:told], whole, self.head.config.blank)
+            aligned = losses.a_token(costs[:clips], wanted)
             figures["alignment"] = float(aligned.detach())
             loss = loss + self.settings.alignment * aligned
+            if told > clips:
+                apart = losses.apart(costs[origin], costs[clips:])
+                figures["apart"] = float(apart.detach())
+                loss = loss + self.settings.apart * apart
         return loss, figures
 
     def _hidden(self, heard: Spoken) -> Tensor:

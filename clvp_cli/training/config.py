@@ -102,6 +102,7 @@ class PairTaskConfig:
 
     alignment: float = 0.0  # weight of the alignment head's loss, kept up beside the contrastive one
     damaged: float = 0.5  # damaged copies of the batch as extra negatives, as a share of its clips
+    apart: float = 0.0  # weight of the alignment's likelihood of a clip above that of its damaged copy, if it learns
     dropout: float = 0.0  # chance that a code becomes a random one
     join: float = 0.0  # share of batches of which the clips are joined in twos: longer speech than the corpus has
     freeze: bool = False  # leave the speech encoder as it is: only the head, or the text side, learns

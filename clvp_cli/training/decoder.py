@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 from ..model.conditioning import ConditioningEncoder
 from ..model.decoder import CodeDecoder
 from ..model.layers import MaskedAttend, Trace
@@ -34,6 +34,8 @@ class DecoderTask:
     def __init__(self, workshop: Workshop) -> None:
         self.workshop, self.settings = workshop, workshop.config.decoder
         self.data = CodedClips(workshop)
+        if workshop.lay_phones(self.data.clips) is None and self.settings.phones:
+            raise ConfigError("decoder.phones needs data.phones", "clvp train phones makes a recogniser")
         self.partners = partners(self.data.clips)
         mute = next((clip for clip, others in zip(self.data.clips, self.partners, strict=True) if not others), None)
         if mute is not None:
@@ -46,7 +48,7 @@ class DecoderTask:
             workshop.seed_embedding(self.decoder.lm_head.weight, 0.5)
         self.module: nn.Module = nn.ModuleDict({"conditioning": self.conditioning, "decoder": self.decoder})
         self.teller: Teller | None = None
-        if workshop.lay_phones(self.data.clips) is not None and self.settings.phones:
+        if self.settings.phones:
             self.teller = Teller(config.decoder_config.hidden_size, SLOTS).to(workshop.device)
             self.module["teller"] = self.teller
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 IGNORED = -100
+MARGIN = 3.0  # nats between the text's likelihoods in a clip and in its damaged copy that are enough
 
 
 def contrastive(
@@ -35,20 +36,39 @@ def contrastive(
 
 
 def alignment(log_probs: Tensor, lengths: Tensor, texts: Sequence[Sequence[int]], blank: int) -> Tensor:
-    """Negative log P(text | codes) a text token, mean over the clips whose codes can hold their text.
+    """Negative log P(text | codes) a text token, mean over the clips whose codes can hold their text; as `costs`."""
+    return a_token(costs(log_probs, lengths, texts, blank), texts)
+
+
+def costs(log_probs: Tensor, lengths: Tensor, texts: Sequence[Sequence[int]], blank: int) -> Tensor:
+    """Negative log P(text | codes) of each whole text (B,), infinite where the codes cannot hold it.
 
     log_probs (B, T, V) over classes and `blank`; lengths (B,) codes; texts without blanks.
     """
+    each = log_probs.new_full((len(texts),), torch.inf) + log_probs.sum() * 0
     kept = [i for i, text in enumerate(texts) if text and needed(text) <= int(lengths[i])]
     if not kept:
-        return log_probs.sum() * 0
+        return each
     counts = torch.tensor([len(texts[i]) for i in kept])
     flat = torch.tensor([token for i in kept for token in texts[i]], dtype=torch.long)
     place = torch.tensor(kept, device=log_probs.device)
-    each = F.ctc_loss(
+    found = F.ctc_loss(
         log_probs[place].transpose(0, 1).cpu(), flat, lengths[place].cpu(), counts, blank, "none", zero_infinity=True
     )
-    return (each / counts).mean().to(log_probs.device)
+    return each.index_copy(0, place, found.to(each.device))
+
+
+def a_token(costs: Tensor, texts: Sequence[Sequence[int]]) -> Tensor:
+    """Mean over the finite costs (B,) of whole texts, each divided by its length; 0 where there is none."""
+    kept = costs.detach().isfinite()
+    counts = torch.tensor([max(1, len(text)) for text in texts], device=costs.device)
+    return (costs / counts)[kept].mean() if kept.any() else torch.where(kept, costs, 0.0).sum()
+
+
+def apart(right: Tensor, wrong: Tensor) -> Tensor:
+    """How little dearer the wrong ones are: a soft hinge on the difference of costs (K,), 0 where it is large."""
+    kept = right.detach().isfinite()
+    return F.softplus(MARGIN - (wrong - right)[kept]).mean() if kept.any() else torch.where(kept, right, 0.0).sum()
 
 
 def needed(text: Sequence[int]) -> int:
