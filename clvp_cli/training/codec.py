@@ -71,8 +71,8 @@ class CodecTask:
         self.codebook = RunningCodebook(codec.codebook, self.settings.decay, unit=codec.config.unit_latents)
         if workshop.has_side("codec"):
             self.codebook.adopt()
-        self.module: nn.Module = nn.ModuleDict(
-            {"codec": codec, "reader": self.reader.to(workshop.device), "codebook": self.codebook}
+        self.module: nn.Module = nn.ModuleDict({"codec": codec, "reader": self.reader, "codebook": self.codebook}).to(
+            workshop.device
         )
         self._settle_levels()
 
@@ -81,8 +81,9 @@ class CodecTask:
         if not config.relative or float(self.codec.usual_level.abs().sum()) > 0:
             return
         self.codec.bands.copy_(torch.from_numpy(features.norms))
-        mels = [torch.from_numpy(features.mel(clip.audio))[None] for clip in self.clips[:LEVEL_CLIPS]]
-        levels = [self.codec.level(mel.to(self.workshop.device), torch.ones_like(mel[:, :1])) for mel in mels]
+        device = self.workshop.device
+        mels = [torch.from_numpy(features.mel(clip.audio))[None].to(device) for clip in self.clips[:LEVEL_CLIPS]]
+        levels = [self.codec.level(mel, torch.ones_like(mel[:, :1])) for mel in mels]
         self.codec.usual_level.copy_(torch.cat(levels).mean(0))
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:

@@ -51,11 +51,9 @@ def costs(log_probs: Tensor, lengths: Tensor, texts: Sequence[Sequence[int]], bl
         return each
     counts = torch.tensor([len(texts[i]) for i in kept])
     flat = torch.tensor([token for i in kept for token in texts[i]], dtype=torch.long)
-    place = torch.tensor(kept, device=log_probs.device)
-    found = F.ctc_loss(
-        log_probs[place].transpose(0, 1).cpu(), flat, lengths[place].cpu(), counts, blank, "none", zero_infinity=True
-    )
-    return each.index_copy(0, place, found.to(each.device))
+    heard, held = log_probs[kept].transpose(0, 1).cpu(), lengths[kept].cpu()
+    found = F.ctc_loss(heard, flat, held, counts, blank, "none", zero_infinity=True)
+    return each.index_copy(0, torch.tensor(kept, device=each.device), found.to(each.device))
 
 
 def a_token(costs: Tensor, texts: Sequence[Sequence[int]]) -> Tensor:
