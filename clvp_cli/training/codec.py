@@ -128,7 +128,7 @@ class CodecTask:
         return 1 + self.settings.consonants * torch.from_numpy(heard).to(kept)[:, None, : kept.shape[2]]
 
     def _cut(self, place: int, rng: np.random.Generator) -> Cut:
-        """A clip, cropped, and a voice of its speaker: its own or, as often, another clip's."""
+        """A clip, cropped, and a voice of its speaker: its own or another clip's."""
         features, clip = self.workshop.features, self.clips[place]
         stride = self.codec.config.stride
         spare = max(0, features.mels.rows(clip.audio) - self.crop)
@@ -136,7 +136,7 @@ class CodecTask:
         mel = features.plain(clip.audio, first, self.crop)
         labels = features.labels(clip, first // SLOT, -(-mel.shape[1] // SLOT))
         others = self.partners[place]
-        other = self.clips[others[int(rng.integers(len(others)))]] if rng.random() < 0.5 else clip
+        other = self.clips[others[int(rng.integers(len(others)))]] if rng.random() < self.settings.other_clip else clip
         voice = features.plain(other.audio, 0, self.crop)
         return Cut(mel, mel, voice, labels)
 

@@ -91,6 +91,7 @@ class CodecTaskConfig:
     consonants: float = 0.0  # how much more the frames of consonants count, in all these
     listen: float = 0.0  # weight of the phones that the recogniser hears in what comes out (data.phones)
     decay: float = 0.99  # of the codebook's running means
+    other_clip: float = 0.5  # chance that the voice is another clip of the speaker, where there is one
     continuous_steps: int = 300  # before the codebook is put in
     crop_seconds: float = 4.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
