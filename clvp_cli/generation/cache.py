@@ -18,10 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..model.layers import Attend, MaskedAttend
-from ..model.packed import return_memory
 
 VECTOR = 32  # numbers of 16 bits that a processor holds at once
-BLOCK = VECTOR  # positions by which the rows' caches grow: contiguous memory is what the kernels need
+BLOCK = VECTOR  # positions by which the rows' caches grow
 FAR_BLOCK = 4 * BLOCK  # the same on a GPU, where a graph is captured for each extent
 
 
@@ -64,60 +63,49 @@ class PromptRecorder:
 
 
 class RowCache:
-    """Keys and values of N rows, each at its own length, in slots that are filled, moved and left.
+    """Keys and values of N rows of at most `longest` positions, in slots that are filled, moved and left.
 
-    keys[l], values[l]: (N, H, E, d), whole blocks as long as the longest row needs. `lengths` (N,) counts the codes of
-    each row.
+    keys[l], values[l]: (N, H, E, d), as many whole blocks as the longest row needs, each in a place that holds
+    `longest`: memory that nothing was written to takes none, and growing moves nothing. `lengths` (N,) counts the codes
+    of each row.
     """
 
     def __init__(
-        self, layers: int, rows: int, heads: int, width: int, dtype: torch.dtype, device: torch.device
+        self, layers: int, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device, block: int
     ) -> None:
-        self.block = BLOCK if device.type == "cpu" else FAR_BLOCK
-        self.moves = 0  # how often the tensors gave way to others
+        rows, heads, longest, width = shape
+        self.block, self.extent, self.written = block, 0, 0
+        whole = rows, heads, -(-longest // block) * block, width
         self.keys, self.values = (
-            [torch.zeros(rows, heads, self.block, width, dtype=dtype, device=device) for _ in range(layers)]
-            for _ in range(2)
+            [torch.empty(whole, dtype=dtype, device=device) for _ in range(layers)] for _ in range(2)
         )
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
-
-    @property
-    def extent(self) -> int:
-        """E."""
-        return self.keys[0].shape[2]
 
     def make_room(self, rows: int) -> int | None:
         """Room for another position of the first `rows` rows → where all of them will write, if at one place."""
         least, longest = torch.stack(self.lengths[:rows].aminmax()).tolist()
-        self.reserve(longest + 1)
+        self.extent = -(-(longest + 1) // self.block) * self.block
+        if self.extent > self.written:
+            for tensor in (*self.keys, *self.values):  # what is masked must be a number
+                tensor[:, :, self.written : self.extent].zero_()
+            self.written = self.extent
         return longest if least == longest else None
 
-    def reserve(self, length: int) -> None:
-        """Make the extent the whole blocks that `length` positions need, one layer at a time."""
-        extent = -(-length // self.block) * self.block
-        if extent == self.extent:
-            return
-        self.moves += 1
-        kept = min(extent, self.extent)
-        for tensors in (self.keys, self.values):
-            for layer, old in enumerate(tensors):
-                new = old.new_zeros(*old.shape[:2], extent, old.shape[3])
-                new[:, :, :kept] = old[:, :, :kept]
-                tensors[layer] = new
-                del old
-                return_memory()  # the smaller one's hole takes none of the next
+    def layer(self, number: int, rows: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (rows, H, E, d) of a layer's first rows."""
+        return self.keys[number][:rows, :, : self.extent], self.values[number][:rows, :, : self.extent]
 
     def move(self, source: int, target: int) -> None:
         """Let row `source` take the slot `target`."""
         for tensor in (*self.keys, *self.values):
-            tensor[target] = tensor[source]
+            tensor[target, :, : self.extent] = tensor[source, :, : self.extent]
         self.lengths[target] = self.lengths[source]
 
     def reorder(self, rows: Tensor) -> None:
         """Let slot i hold what slot rows[i] held: beams that fork and die."""
         count = len(rows)
         for tensor in (*self.keys, *self.values):
-            tensor[:count] = tensor[rows]
+            tensor[:count, :, : self.extent] = tensor[rows, :, : self.extent]
         self.lengths[:count] = self.lengths[rows]
 
 
@@ -163,17 +151,17 @@ class StepAttend:
 
     def attend(self, layer: int) -> Attend:
         """The way of layer `layer`."""
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        keys, values = self.cache.layer(layer, self.rows)
 
         def step(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (N, H, 1, d)
             for tensor, new in ((keys, k), (values, v)):
                 if self.place is not None:
-                    tensor[: self.rows, :, self.place] = new[:, :, 0]
+                    tensor[:, :, self.place] = new[:, :, 0]
                 else:
                     tensor[self.all, :, self.at] = new[:, :, 0].to(tensor.dtype)
             asked = q[:, :, 0].to(keys.dtype)  # (N, H, d)
             rows, heads, width = asked.shape
-            flat_keys, flat_values = (t[:rows].view(rows * heads, -1, width) for t in (keys, values))
+            flat_keys, flat_values = (t.view(rows * heads, -1, width) for t in (keys, values))
             own = torch.bmm(asked.reshape(-1, 1, width), flat_keys.transpose(1, 2)).view(rows, heads, -1)
             mixed, weights = self._join(asked, own, layer)  # (N·H, 1, d), (N·H, 1, E)
             return torch.baddbmm(mixed, weights, flat_values).view_as(q).to(q.dtype)

@@ -19,7 +19,7 @@ from ..model.packed import cache_dtype, flow_dtype, least_queries, least_rows
 from ..model.products import FEW_ROWS
 from ..records import Codes
 from ..settings import SamplingSettings
-from .cache import Group, PromptCache, PromptRecorder, RowCache, StepAttend, grouped
+from .cache import BLOCK, FAR_BLOCK, Group, PromptCache, PromptRecorder, RowCache, StepAttend, grouped
 from .graphs import Replays
 from .sampler import NEVER, choose, initial_history, uniforms
 
@@ -90,11 +90,13 @@ def rows_that_fit(decoder: CodeDecoder, options: SamplingSettings, batch_size: i
     return min(wanted, MANY, max(FEW_ROWS, int(CACHE_BYTES // (a_code * longest_possible(decoder, options)))))
 
 
-def row_cache(decoder: CodeDecoder, rows: int) -> RowCache:
-    """An empty cache for `rows` rows of this decoder."""
+def row_cache(decoder: CodeDecoder, rows: int, longest: int) -> RowCache:
+    """An empty cache for `rows` rows of this decoder, of at most so many codes."""
     config, heads = decoder.config, decoder.config.num_attention_heads
     device = decoder.final_norm.weight.device
-    return RowCache(config.num_hidden_layers, rows, heads, config.hidden_size // heads, cache_dtype(decoder), device)
+    shape = rows, heads, longest, config.hidden_size // heads
+    block = BLOCK if device.type == "cpu" else FAR_BLOCK
+    return RowCache(config.num_hidden_layers, shape, cache_dtype(decoder), device, block)
 
 
 def prefill(decoder: CodeDecoder, prefix: Tensor) -> _Prefilled:
@@ -120,7 +122,7 @@ class Slots:
         self.least = least_rows(decoder)
         self.rows = rows
         rows = max(rows, self.least)
-        self.cache = row_cache(decoder, rows)
+        self.cache = row_cache(decoder, rows, self.limit)
         self.said = initial_history(rows, config.vocab_size, config.bos_token_id, options).to(device)
         self.fresh = self.said[0].clone()
         self.codes = torch.zeros(rows, self.limit, dtype=torch.long, device=device)
@@ -210,7 +212,7 @@ class Slots:
             self.groups = grouped([prompts[number].cache for number in numbers], of_prompt, least_queries(self.decoder))
         place = self.cache.make_room(rows)
         if self.feeding.capture and self.groups[0].alone:
-            self.feeding.run(rows, lambda: self._feed(rows, None), (self.cache.moves, self.owners[0][0]))
+            self.feeding.run(rows, lambda: self._feed(rows, None), (self.cache.extent, self.owners[0][0]))
         else:
             self._feed(rows, place)
 
