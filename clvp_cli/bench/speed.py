@@ -248,7 +248,9 @@ def _scoring(clvp: Clvp, plan: Plan, machine: Machine, peer: Transformers | None
     if peer is not None:
         fill = core.config.decoder_config.decoder_fixing_codes[0]
         rows = [core.reader.codes(candidate) for candidate in found]
-        apart = np.abs(ours(found[:PEERS]) / core.clvp.scale - [peer.score(ids, row[None])[0] for row in rows[:PEERS]])
+        closed = np.append(ids, core.config.text_config.eos_token_id)  # which we add ourselves
+        theirs = [peer.score(closed, row[None])[0] for row in rows[:PEERS]]
+        apart = np.abs(ours(found[:PEERS]) / core.clvp.scale - theirs)
         named = {"system": peer.name, "dtype": _peer_dtype(clvp), "n": PEERS}
         yield record("score difference", float(apart.max()), "cosine", **named)
         for length, text_each in ((max(map(len, rows)), False), (TORTOISE_LENGTH, True)):
