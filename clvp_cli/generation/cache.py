@@ -65,9 +65,9 @@ class PromptRecorder:
 class RowCache:
     """Keys and values of N rows of at most `longest` positions, in slots that are filled, moved and left.
 
-    keys[l], values[l]: (N, H, E, d), as many whole blocks as the longest row needs, each in a place that holds
-    `longest`: memory that nothing was written to takes none, and growing moves nothing. `lengths` (N,) counts the codes
-    of each row.
+    keys[l], values[l]: (N, H, `longest` rounded up, d), of which the first E are in use, as many whole blocks as the
+    longest row needs: what nothing was written to takes no memory, and growing moves nothing. `lengths` (N,) counts the
+    codes of each row.
     """
 
     def __init__(

@@ -159,8 +159,9 @@ class Slots:
         rows = max(live, self.least)
         if self.feeding.capture:
             rows = min(len(self.counts), 1 << (rows - 1).bit_length())
-        self.counts[live:rows] = self.counts[0]  # whatever a dead row says, it says it at a place that there is
-        self.cache.lengths[live:rows] = self.cache.lengths[0]
+        if rows > live:  # whatever a dead row says, it says it at a place that there is
+            self.counts[live:rows] = self.counts[0]
+            self.cache.lengths[live:rows] = self.cache.lengths[0]
         return rows
 
     def sample(self) -> None:

@@ -192,14 +192,14 @@ def _replace_each(layers: nn.ModuleList, pack: Callable[[nn.Module], nn.Module])
     def replace(number: int) -> None:
         with torch.no_grad():  # a setting of each thread's own
             layers[number] = pack(layers[number])
-        return_memory()
+        _return_memory()
 
     with ThreadPoolExecutor(min(AT_ONCE, torch.get_num_threads())) as pool:
         for _ in pool.map(replace, sorted(range(len(layers)), key=str)):  # as files have them: 0, 1, 10, 11, …
             pass
 
 
-def return_memory() -> None:
+def _return_memory() -> None:
     """Give freed memory back to the system: glibc keeps it between what stays, and packing would take it twice."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -60,13 +60,13 @@ def a_token(costs: Tensor, texts: Sequence[Sequence[int]]) -> Tensor:
     """Mean over the finite costs (B,) of whole texts, each divided by its length; 0 where there is none."""
     kept = costs.detach().isfinite()
     counts = torch.tensor([max(1, len(text)) for text in texts], device=costs.device)
-    return (costs / counts)[kept].mean() if kept.any() else torch.where(kept, costs, 0.0).sum()
+    return (costs / counts)[kept].sum() / kept.sum().clamp(min=1)
 
 
 def apart(right: Tensor, wrong: Tensor) -> Tensor:
     """How little dearer the wrong ones are: a soft hinge on the difference of costs (K,), 0 where it is large."""
     kept = right.detach().isfinite()
-    return F.softplus(MARGIN - (wrong - right)[kept]).mean() if kept.any() else torch.where(kept, right, 0.0).sum()
+    return F.softplus(MARGIN - (wrong - right)[kept]).sum() / kept.sum().clamp(min=1)
 
 
 def needed(text: Sequence[int]) -> int:
