@@ -7,7 +7,8 @@ TEXT ?= The lighthouse keeper wrote a letter to his sister every evening.
 
 .PHONY: demo test lint oracle golden mini-data clean
 
-$(VENV)/ready: pyproject.toml
+KERNELS := clvp_cli/native/kernels.c clvp_cli/native/build.py
+$(VENV)/ready: pyproject.toml $(KERNELS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --editable '.[dev]'
@@ -28,7 +29,7 @@ lint: $(VENV)/ready
 	$(BIN)/mypy
 
 # The reference systems themselves, with fresh seeds: transformers 4.46.3 and tortoise-tts 3.0.0.
-.venv-oracle/ready: tests/oracle/requirements.txt pyproject.toml
+.venv-oracle/ready: tests/oracle/requirements.txt pyproject.toml $(KERNELS)
 	$(PYTHON) -m venv .venv-oracle
 	.venv-oracle/bin/pip install --quiet $(TORCH)
 	.venv-oracle/bin/pip install --quiet -r tests/oracle/requirements.txt

@@ -161,7 +161,7 @@ def test_captured_steps_give_the_same_candidates(golden, monkeypatch, dtype):
             super().__init__(*args)
             self.cache.block = 4
             tables = (self.codes, self.said, self.counts, self.logprobs, self.logits, self.ended, self.cache.lengths)
-            static = lambda: (*tables, *self.cache.keys, *self.cache.values)  # noqa: E731
+            static = lambda: (*tables, *self.cache.layers)  # noqa: E731
             self.sampling.capture = self.feeding.capture = recorded(static)
             replays.extend((self.sampling, self.feeding))
 

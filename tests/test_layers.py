@@ -18,7 +18,7 @@ FLOORS: list[set[str]] = [
     {"core"},  # what the pipeline and modelcare share of a model
     {"checkpoints", "generation", "signals"},
     {"model"},
-    {"text", "audio", "ranking", "io"},
+    {"text", "audio", "ranking", "io", "native"},
     {"settings", "config", "records", "fields"},
     {"errors"},
 ]
@@ -26,7 +26,7 @@ FLOOR = {room: height for height, floor in enumerate(reversed(FLOORS)) for room 
 
 # Narrower than the floors.
 ONLY = {
-    "model": {"config", "errors"},
+    "model": {"config", "errors", "native"},
     "commands": {
         "training",
         "bench",

@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 import torch
 
+from clvp_cli import native
 from clvp_cli.config import ClvpDecoderConfig, ClvpEncoderConfig
 from clvp_cli.errors import UsageError
 from clvp_cli.generation.engine import Prompt, generate
@@ -16,7 +17,16 @@ from clvp_cli.model.encoder import Encoder
 from clvp_cli.model.initialise import initialise
 from clvp_cli.model.packed import cache_dtype, least_queries, least_rows, pack_decoder, pack_encoder
 from clvp_cli.model.precision import WORTH_HALVING, precision
-from clvp_cli.model.products import FEW_ROWS, Product, can_pack, can_pack_halves, can_widen_halves, product, uses_fbgemm
+from clvp_cli.model.products import (
+    FEW_ROWS,
+    Product,
+    can_pack,
+    can_pack_halves,
+    can_widen_halves,
+    multiplies_whole_numbers,
+    product,
+    uses_fbgemm,
+)
 from clvp_cli.settings import SamplingSettings
 
 CPU = torch.device("cpu")
@@ -24,9 +34,17 @@ needs_onednn = pytest.mark.skipif(not can_pack(CPU), reason="this build of torch
 WIDENED = pytest.param("half", "float32", marks=pytest.mark.skipif(not can_widen_halves(), reason="not AVX2"))
 KINDS = [
     ("plain", "float32"), ("packed", "float32"), ("packed", "bfloat16"), ("int8", "float32"), WIDENED,
-    ("int4", "bfloat16"),
+    ("int4", "bfloat16"), ("int8 by PyTorch", "float32"),
 ]  # fmt: skip
 ROUNDING = {"float32": 1e-5, "bfloat16": 1.5e-2, "half": 1e-3, "int8": 2e-2, "int4": 0.15}  # of the largest output
+
+
+@pytest.fixture
+def kind(request, monkeypatch):
+    """A kind of product, int8 by our own kernels where they are, or as it is without them."""
+    if request.param == "int8 by PyTorch":
+        monkeypatch.setattr(native, "kernels", lambda: None)
+    return request.param.removesuffix(" by PyTorch")
 
 
 def made(kind, dtype, inputs=1024, outputs=3072):
@@ -38,7 +56,7 @@ def made(kind, dtype, inputs=1024, outputs=3072):
 
 
 @needs_onednn
-@pytest.mark.parametrize(("kind", "name"), KINDS)
+@pytest.mark.parametrize(("kind", "name"), KINDS, indirect=["kind"])
 def test_products_are_the_linear_layers_they_stand_for(kind, name):
     """Each kind gives the plain product within its rounding, alone, before an activation and onto a residual."""
     dtype = getattr(torch, name)
@@ -58,7 +76,7 @@ def test_products_are_the_linear_layers_they_stand_for(kind, name):
 
 
 @needs_onednn
-@pytest.mark.parametrize(("kind", "name"), KINDS[1:])
+@pytest.mark.parametrize(("kind", "name"), KINDS[1:], indirect=["kind"])
 @pytest.mark.parametrize(("inputs", "outputs"), [(1024, 3072), (4096, 1024), (64, 192)])
 def test_a_row_has_the_same_bits_whatever_is_beside_it(kind, name, inputs, outputs):
     """A row's product, with an activation or onto a residual, is bit for bit the same among 1 (4) to 64 rows."""
@@ -76,12 +94,14 @@ def test_a_row_has_the_same_bits_whatever_is_beside_it(kind, name, inputs, outpu
 
 
 @needs_onednn
-@pytest.mark.parametrize("fbgemm", [False, True])
-def test_whole_numbers_are_summed_exactly(fbgemm, monkeypatch):
-    """The largest digits and weights, whose pairs fill 16 bits, sum without loss in the kernels of either library."""
-    if fbgemm and not uses_fbgemm():
-        pytest.skip("this processor's whole numbers go through oneDNN")
-    monkeypatch.setattr("clvp_cli.model.products.uses_fbgemm", lambda: fbgemm)
+@pytest.mark.parametrize("way", ["ours", "FBGEMM", "oneDNN"])
+def test_whole_numbers_are_summed_exactly(way, monkeypatch):
+    """The largest digits and weights, whose pairs fill 16 bits, sum without loss in every kernel that there is."""
+    if not {"ours": native.kernels(), "FBGEMM": uses_fbgemm(), "oneDNN": True}[way]:
+        pytest.skip(f"{way} does not multiply whole numbers here")
+    if way != "ours":
+        monkeypatch.setattr(native, "kernels", lambda: None)
+        monkeypatch.setattr("clvp_cli.model.products.uses_fbgemm", lambda: way == "FBGEMM")
     draw = torch.Generator().manual_seed(0)
     weight = torch.randint(-127, 128, (48, 512), generator=draw).float()
     weight[:, 0] = weight[0] = 127.0
@@ -146,7 +166,7 @@ def packed_copy(decoder, kind, name):
 
 
 @needs_onednn
-@pytest.mark.parametrize(("kind", "name"), KINDS)
+@pytest.mark.parametrize(("kind", "name"), KINDS, indirect=["kind"])
 def test_packed_decoders_are_the_decoder(plain, kind, name):
     """Logits of a teacher-forced pass stay within the rounding of the kind."""
     decoder, prefixes = plain
@@ -163,7 +183,7 @@ def test_packed_decoders_are_the_decoder(plain, kind, name):
 
 
 @needs_onednn
-@pytest.mark.parametrize(("kind", "name"), KINDS[1:])
+@pytest.mark.parametrize(("kind", "name"), KINDS[1:], indirect=["kind"])
 def test_candidates_are_their_own_in_every_precision(plain, kind, name):
     """Codes and log-probabilities are bit for bit the same at any N and batch size, through rows being refilled."""
     decoder, prefixes = plain
@@ -182,9 +202,12 @@ def test_candidates_are_their_own_in_every_precision(plain, kind, name):
 
 
 @needs_onednn
-def test_what_is_kept_in_16_bits(plain):
+@pytest.mark.parametrize("ours", [True, False])
+def test_what_is_kept_in_16_bits(plain, ours, monkeypatch):
     """Caches are as wide as weights and processor deserve, and float32 alone needs companions in a batch."""
-    half = torch.bfloat16 if can_pack_halves() else torch.float32
+    if not ours:
+        monkeypatch.setattr(native, "kernels", lambda: None)
+    half = torch.float16 if native.kernels() else torch.bfloat16 if can_pack_halves() else torch.float32
     for kind, name, cache, rows in (
         ("plain", "float32", torch.float32, FEW_ROWS),
         ("packed", "float32", torch.float32, FEW_ROWS),
@@ -198,7 +221,7 @@ def test_what_is_kept_in_16_bits(plain):
 
 
 @needs_onednn
-@pytest.mark.parametrize(("kind", "name"), KINDS[:5])
+@pytest.mark.parametrize(("kind", "name"), KINDS[:5], indirect=["kind"])
 def test_packed_encoders_are_the_encoder(kind, name):
     """Embeddings of packed encoders point where the encoder's do."""
     torch.manual_seed(1)
@@ -252,7 +275,7 @@ def test_auto_is_float32_where_nothing_is_gained(monkeypatch):
     assert precision("auto", CPU, WORTH_HALVING).name == "bfloat16"
     monkeypatch.setattr("clvp_cli.model.precision.multiplies_halves", lambda device: False)
     assert precision("auto", CPU, WORTH_HALVING - 1).name == "float32"
-    best = "int8" if can_pack(CPU) and uses_fbgemm() else "float16" if can_widen_halves() else "float32"
+    best = "int8" if can_pack(CPU) and multiplies_whole_numbers() else "float16" if can_widen_halves() else "float32"
     assert precision("auto", CPU, WORTH_HALVING).name == best
     assert precision("float16", CPU, 0).kind == ("half" if can_widen_halves() else "plain")
     with pytest.raises(UsageError, match="int8"):

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ..model.decoder import CodeDecoder
-from ..model.packed import least_queries, least_rows
+from ..model.packed import least_rows
 from ..settings import SamplingSettings
-from .cache import StepAttend, grouped
 from .engine import Generated, Prompt, code_position, longest_possible, permitted, prefill, row_cache
 from .sampler import initial_history, penalise
+from .steps import sharing
 
 
 class Hypotheses:
@@ -54,7 +54,8 @@ def beam_search(decoder: CodeDecoder, prompt: Prompt, options: SamplingSettings)
     said = initial_history(width, config.vocab_size, config.bos_token_id, options).to(logits.device)
     codes = torch.zeros(width, 0, dtype=torch.long, device=logits.device)
     found = Hypotheses(width, options.length_penalty)
-    groups = grouped([start.cache], torch.zeros(rows, dtype=torch.long, device=logits.device), least_queries(decoder))
+    owners = torch.zeros(rows, dtype=torch.long, device=logits.device)
+    shared = sharing(decoder, cache, [start.cache], owners)
     for count in range(limit):
         ranked = _continuations(logits, said, scores, count, decoder, options)
         beams, chosen, scores = _select(ranked, codes, config.eos_token_id, width, found)
@@ -63,11 +64,11 @@ def beam_search(decoder: CodeDecoder, prompt: Prompt, options: SamplingSettings)
         if found.closed(float(ranked[0].max()), count + 1) or count + 1 == limit:
             break
         cache.reorder(beams)
-        attend = StepAttend(cache, groups, rows, cache.make_room(rows))
+        step = shared.step(rows, cache.make_room(rows))
         position = torch.full((rows, 1), int(code_position(count, options)), device=codes.device)
         fed = torch.cat((chosen, chosen[:1].expand(rows - width))).unsqueeze(1)
-        hidden = decoder.stack.hidden(decoder.stack.embed(fed, position), attend.attend)
-        attend.done()
+        hidden = decoder.stack.hidden(decoder.stack.embed(fed, position), step.attend)
+        step.done()
         logits = decoder.logits(hidden[:width, 0])
     if not found.closed(float(scores.max()), codes.shape[1]):
         for row, logprob in zip(codes.tolist(), scores.tolist(), strict=True):

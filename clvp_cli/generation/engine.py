@@ -15,13 +15,14 @@ from torch import Tensor
 
 from ..config import ClvpDecoderConfig
 from ..model.decoder import CodeDecoder
-from ..model.packed import cache_dtype, flow_dtype, least_queries, least_rows
+from ..model.packed import cache_dtype, flow_dtype, least_rows
 from ..model.products import FEW_ROWS
 from ..records import Codes
 from ..settings import SamplingSettings
-from .cache import BLOCK, FAR_BLOCK, Group, PromptCache, PromptRecorder, RowCache, StepAttend, grouped
+from .cache import BLOCK, FAR_BLOCK, PromptCache, PromptRecorder, RowCache
 from .graphs import Replays
 from .sampler import NEVER, choose, initial_history, uniforms
+from .steps import Sharing, Step, sharing
 
 CACHE_BYTES = 1152 * 2**20  # keys and values of all rows at their longest, where no batch size is given
 FEW = 16  # candidates that are run at once whatever they take: what most people ask for
@@ -133,7 +134,7 @@ class Slots:
         self.ended = torch.zeros(rows, dtype=torch.bool, device=device)  # by the code just sampled
         self.sampling, self.feeding = Replays(device), Replays(device)
         self.owners: list[tuple[int, int]] = []  # (prompt number, candidate index) of each live row
-        self.groups: list[Group] = []  # the live rows by prompt; empty until the next step needs it
+        self.sharing: Sharing | None = None  # the live rows by prompt; None until the next step needs it
 
     @property
     def live(self) -> int:
@@ -151,7 +152,7 @@ class Slots:
         if not self.options.greedy:
             self.draws[row] = torch.from_numpy(uniforms(seed, index, self.limit)).to(self.draws.device)
         self.owners.append((prompt, index))
-        self.groups = []
+        self.sharing = None
 
     def take_along(self) -> int:
         """How many rows are computed: the live ones, and dead ones that only make up the shape that kernels want."""
@@ -200,31 +201,32 @@ class Slots:
                 table[row] = table[last]
             self.owners[row] = self.owners[last]
         self.owners.pop()
-        self.groups = []
+        self.sharing = None
 
     def step(self, prompts: dict[int, _Prefilled]) -> None:
         """Feed the codes just sampled; `logits` then holds those of the next."""
         rows = self.take_along()
-        if not self.groups:
+        if self.sharing is None:
             numbers = sorted({prompt for prompt, _ in self.owners})
             owners = [numbers.index(prompt) for prompt, _ in self.owners]
             owners += owners[:1] * (rows - self.live)
             of_prompt = torch.tensor(owners, device=self.counts.device)
-            self.groups = grouped([prompts[number].cache for number in numbers], of_prompt, least_queries(self.decoder))
+            caches = [prompts[number].cache for number in numbers]
+            self.sharing = sharing(self.decoder, self.cache, caches, of_prompt)
         place = self.cache.make_room(rows)
-        if self.feeding.capture and self.groups[0].alone:
-            self.feeding.run(rows, lambda: self._feed(rows, None), (self.cache.extent, self.owners[0][0]))
+        if self.feeding.capture and self.sharing.alone:
+            again = self.sharing.step
+            self.feeding.run(rows, lambda: self._feed(again(rows, None), rows), (self.cache.extent, self.owners[0][0]))
         else:
-            self._feed(rows, place)
+            self._feed(self.sharing.step(rows, place), rows)
 
-    def _feed(self, n: int, place: int | None) -> None:
+    def _feed(self, step: Step, n: int) -> None:
         last = self.counts[:n].unsqueeze(1) - 1
         codes, positions = self.codes[:n].gather(1, last), code_position(last, self.options)
         assert isinstance(positions, Tensor)
-        attend = StepAttend(self.cache, self.groups, n, place)
         stack = self.decoder.stack
-        hidden = stack.hidden(stack.embed(codes, positions), attend.attend)
-        attend.done()
+        hidden = stack.hidden(stack.embed(codes, positions), step.attend)
+        step.done()
         self.logits[:n] = self.decoder.logits(hidden[:, 0])
 
 

@@ -8,6 +8,7 @@ plain, the masked and the cached way share one definition of a layer.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +19,18 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, H, S, d), q already scaled → (B, H, S, d)
+
+
+class AttendOne(ABC):
+    """An Attend for one query a row, S = 1, which takes the three as they come out of one projection too."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.joined(torch.stack((q, k, v), dim=1).squeeze(3)).unsqueeze(2)
+
+    @abstractmethod
+    def joined(self, qkv: Tensor) -> Tensor:
+        """q, k and v (B, 3, H, d) → (B, H, d)."""
+
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,

@@ -15,9 +15,10 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from .. import native
 from .decoder import ClvpDecoderLayer, CodeDecoder
 from .encoder import ClvpEncoderLayer, Encoder
-from .layers import Attend, Conv1D
+from .layers import Attend, AttendOne, Conv1D
 from .products import (
     FEW_ROWS,
     HalfHead,
@@ -102,8 +103,12 @@ class PackedAttention(nn.Module):
 
     def forward(self, x: Tensor, attend: Attend, residual: Tensor) -> Tensor:
         """Normed (B, S, D) and what it is added to (B, S, D) → (B, S, D)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, S, d)
-        return self.out.add(attend(q, k, v).transpose(1, 2).flatten(-2), residual)
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, S, 3, H, d)
+        if isinstance(attend, AttendOne):
+            mixed = attend.joined(qkv.squeeze(1)).view_as(x)
+        else:
+            mixed = attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2).flatten(-2)
+        return self.out.add(mixed, residual)
 
 
 class PackedDecoderLayer(nn.Module):
@@ -223,8 +228,16 @@ def flow_dtype(decoder: CodeDecoder) -> torch.dtype:
 
 
 def cache_dtype(decoder: CodeDecoder) -> torch.dtype:
-    """The type of keys and values: 16 bits for int8 too, if the processor multiplies them."""
+    """The type of keys and values: 16 bits for int8 too, if our kernels or the processor multiply them."""
+    if attends_natively(decoder):
+        return torch.float16
     return torch.bfloat16 if _multiplies(decoder, Int8Product) and can_pack_halves() else flow_dtype(decoder)
+
+
+def attends_natively(decoder: CodeDecoder) -> bool:
+    """Whether steps attend by our own kernel, over keys and values in float16: beside products in int8."""
+    config = decoder.config
+    return _multiplies(decoder, Int8Product) and native.attends(config.hidden_size // config.num_attention_heads)
 
 
 def least_rows(decoder: CodeDecoder) -> int:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import native
 from .layers import activation
 
 Kind = Literal["plain", "packed", "half", "int8", "int4"]
@@ -109,7 +110,8 @@ class Int8Product(Product):
 
     An activation is two digits of 7 bits, a row of each in one product: beside a channel 60 times as large the others
     still have 8 bits, and two products of 8 and 7 bits fit into 16, where processors without VNNI saturate. What is
-    lost is the weights' rounding; the sums are exact. float32 in and out.
+    lost is the weights' rounding; the sums are exact. Our own kernel, where it is, multiplies both digits at once.
+    float32 in and out.
     """
 
     def keep(self, weight: Tensor) -> None:
@@ -127,17 +129,23 @@ class Int8Product(Product):
 
     def take(self, levels: Tensor, scale: Tensor) -> None:
         """Keep whole numbers (out, in) and their scales (out,)."""
+        self.scale = scale.contiguous()
+        self.levels = levels.clone(memory_format=torch.contiguous_format) if native.multiplies(levels) else None
+        if self.levels is not None:
+            return
         self.packed = packed_int8(levels.contiguous(), scale)
-        self.scale, self.zeros = scale, torch.zeros_like(scale, dtype=torch.int32)
+        self.zeros = torch.zeros_like(scale, dtype=torch.int32)
+        self.counts = torch.tensor([[[1 / DIGIT]], [[1 / (BASE * DIGIT)]]])  # what a digit is worth, beside the largest
 
     def _summed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(M, in) → the product (M, out) less the rows' scales, and these (M, 1)."""
-        step = x.abs().amax(-1, keepdim=True).clamp_(min=1e-30).div_(BASE * DIGIT)
-        whole = x.div(step).round_()
-        high = whole.div(BASE).round_()
-        digits = torch.cat((high, whole.sub_(high, alpha=BASE)))  # (2·M, in), each −64 … 64
-        high, low = self._product(digits).chunk(2)
-        return low.add_(high, alpha=BASE), step
+        largest = x.abs().amax(-1, keepdim=True).clamp_(min=1e-30)
+        steps = largest * self.counts  # (2, M, 1)
+        digits = x.div(steps).round_()
+        high, low = digits.unbind()
+        low.sub_(high, alpha=BASE)  # each −64 … 64 now
+        high, low = self._product(digits.flatten(0, 1)).chunk(2)
+        return low.add_(high, alpha=BASE), steps[1]
 
     def _product(self, digits: Tensor) -> Tensor:
         """Whole numbers (M, in) from −64 to 64 times the weights (M, out), their scales included."""
@@ -149,12 +157,16 @@ class Int8Product(Product):
         return out
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.levels is not None:
+            return native.product(x, self.levels, self.scale, self.bias)
         product, step = self._summed(x.flatten(0, -2))
         whole = product.mul_(step) if self.bias is None else torch.addcmul(self.bias, product, step)
         return whole.view(*x.shape[:-1], -1)
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         """The residual with the rows' scales."""
+        if self.levels is not None:
+            return native.product(x, self.levels, self.scale, self.bias, residual)
         product, step = self._summed(x.flatten(0, -2))
         whole = torch.addcmul(residual.flatten(0, -2), product, step)
         return (whole if self.bias is None else whole.add_(self.bias)).view_as(residual)
@@ -233,8 +245,13 @@ def fbgemm_int8() -> Any:
     return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
 
 
+def multiplies_whole_numbers() -> bool:
+    """Whether products of 8-bit weights are fast here: by our own kernel, or by FBGEMM."""
+    return native.kernels() is not None or uses_fbgemm()
+
+
 def uses_fbgemm() -> bool:
-    """Whether whole numbers are multiplied by FBGEMM: where it is, on processors without VNNI."""
+    """Whether what our kernel does not take is multiplied by FBGEMM: where it is, on processors without VNNI."""
     vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: True)
     return has_fbgemm() and not vnni()
 

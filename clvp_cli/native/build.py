@@ -1,0 +1,42 @@
+"""Compiles kernels.c when the package is built or installed; a wheel without the kernels works too, more slowly."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+HERE = Path(__file__).resolve().parent
+SOURCE, LIBRARY = HERE / "kernels.c", HERE / "kernels.so"
+FLAGS = ["-O3", "-mavx2", "-mfma", "-mf16c", "-ffp-contract=off", "-fopenmp", "-fPIC", "-shared"]
+
+
+def compiled() -> bool:
+    """Whether kernels.so is there now: on x86-64 Linux, with a C compiler that knows OpenMP."""
+    LIBRARY.unlink(missing_ok=True)
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if sys.platform != "linux" or platform.machine() != "x86_64" or compiler is None:
+        return False
+    command = [compiler, *FLAGS, "-o", str(LIBRARY), str(SOURCE)]
+    made = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if made.returncode:
+        print(f"clvp's kernels were not compiled, so steps are slower:\n{made.stderr}", file=sys.stderr)
+    return LIBRARY.is_file()
+
+
+class Kernels(BuildHookInterface[Any]):  # type: ignore[misc]
+    """Hatchling's hook."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, and say that the wheel then is for this platform alone, with any Python 3."""
+        if self.target_name == "wheel" and compiled():
+            build_data["artifacts"].append("clvp_cli/native/kernels.so")
+            build_data["pure_python"] = False
+            build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")

@@ -1,0 +1,146 @@
+"""Our own kernels: what they compute, that a row depends on nothing beside it, and that PyTorch's way agrees."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from clvp_cli import native
+
+needs_kernels = pytest.mark.skipif(native.kernels() is None, reason="the kernels are not built, or no AVX2")
+SHAPES = [(48, 33), (64, 128), (1024, 50), (1040, 7), (8192, 3)]  # in, out: steps that remain, outputs that remain
+
+
+def drawn(inputs, outputs, rows, seed=0):
+    """x, whole weights, their scales, a bias and a residual."""
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, inputs, generator=draw)
+    x[:, 0] *= 60
+    weight = torch.randint(-127, 128, (outputs, inputs), generator=draw, dtype=torch.int8)
+    scale = torch.rand(outputs, generator=draw) / 100
+    return x, weight, scale, torch.randn(outputs, generator=draw), torch.randn(rows, outputs, generator=draw)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 7, 16, 21])
+def test_a_product_is_that_of_the_rounded_rows(inputs, outputs, rows):
+    """Rows as whole numbers of 14 bits, exact sums, then scales, bias and residual in float32."""
+    x, weight, scale, bias, residual = drawn(inputs, outputs, rows)
+    step = (x.abs().amax(-1, keepdim=True) / 8192).double()
+    whole = (x / step.float()).round().double()
+    want = whole @ weight.double().t() * scale.double() * step
+    for plus, after in ((None, None), (bias, None), (None, residual), (bias, residual)):
+        got = native.product(x, weight, scale, plus, after)
+        expected = want + sum(part.double() for part in (plus, after) if part is not None)
+        torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=1e-6 * float(want.abs().max()))
+
+
+@needs_kernels
+@pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
+def test_a_row_has_the_same_bits_among_any_rows_and_threads(inputs, outputs):
+    """Whatever their number, and however the work is shared out."""
+    x, weight, scale, bias, residual = drawn(inputs, outputs, 19)
+    whole = native.product(x, weight, scale, bias, residual)
+    for rows in range(1, 19):
+        assert torch.equal(native.product(x[:rows], weight, scale, bias, residual[:rows]), whole[:rows])
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            assert torch.equal(native.product(x, weight, scale, bias, residual), whole)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@needs_kernels
+def test_rows_of_zeros_and_of_no_numbers_stay_their_own():
+    """A row of zeros is the bias; what is no number spoils its own row alone; the largest sums do not overflow."""
+    x, weight, scale, bias, _ = drawn(64, 10, 4)
+    want = native.product(x, weight, scale, bias)
+    for none in (float("nan"), float("inf")):
+        x[1], x[2, 5] = 0.0, none
+        got = native.product(x, weight, scale, bias)
+        assert torch.equal(got[[0, 3]], want[[0, 3]]) and torch.equal(got[1], bias) and got[2].isnan().all()
+    full = torch.full((1, 8192), 127, dtype=torch.int8)
+    for value in (1.0, -1.0):
+        got = native.product(torch.full((1, 8192), value), full, torch.ones(1), None)
+        assert float(got) == pytest.approx(value * 127 * 8192, rel=1e-6)
+
+
+@needs_kernels
+def test_views_and_shapes_are_taken_as_they_are():
+    """Leading dimensions stay, and what is not contiguous is made so."""
+    x, weight, scale, bias, _ = drawn(64, 12, 6)
+    wide = torch.stack((x, x), dim=-1)[..., 0]
+    assert not wide.is_contiguous()
+    got = native.product(wide.view(2, 3, 64), weight, scale, bias)
+    assert torch.equal(got, native.product(x, weight, scale, bias).view(2, 3, 12))
+
+
+def caches(rows, heads, width, room, lengths, prompts=(13, 40)):
+    """Queries, keys and values of a step; a cache with what was written before; prompts."""
+    draw = torch.Generator().manual_seed(rows)
+    qkv = torch.randn(rows, 3, heads, width, generator=draw)
+    cache = torch.randn(2, rows + 1, heads, room, width, generator=draw).half()
+    table = [
+        tuple(torch.randn(heads, length + 3, width, generator=draw).half() for _ in range(2)) for length in prompts
+    ]
+    return qkv, cache, torch.tensor(lengths), table, list(prompts)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("heads", "width"), [(16, 64), (6, 32), (3, 40), (2, 128), (1, 8)])
+@pytest.mark.parametrize("lengths", [[0], [69, 0, 31], [5, 5, 5, 5, 64]])
+def test_a_step_attends_to_prompt_and_row(heads, width, lengths):
+    """One softmax over both, to float64's value; new keys and values lie where they belong, and nothing else moved."""
+    rows = len(lengths)
+    qkv, cache, counts, prompts, sizes = caches(rows, heads, width, 70, lengths)
+    of_row = torch.arange(rows) % 2
+    before = cache.clone()
+    got = native.attend(qkv, cache, counts, native.Prompts(prompts, sizes), of_row)
+    for row, length in enumerate(lengths):
+        before[:, row, :, length] = qkv[row, 1:].half()
+        size, shared = sizes[of_row[row]], prompts[of_row[row]]
+        keys, values = (
+            torch.cat((s[:, :size], own[row, :, : length + 1]), 1).double()
+            for s, own in zip(shared, before, strict=True)
+        )
+        weights = torch.einsum("hd,htd->ht", qkv[row, 0].double(), keys).softmax(-1)
+        want = torch.einsum("ht,htd->hd", weights, values)
+        torch.testing.assert_close(got[row].double(), want, rtol=1e-5, atol=1e-5)
+    assert torch.equal(cache, before)
+
+
+@needs_kernels
+def test_a_row_attends_alike_among_any_rows():
+    """Bit for bit, whatever the other rows' lengths and prompts are, and whether they are numbers."""
+    qkv, cache, lengths, prompts, sizes = caches(5, 4, 64, 50, [3, 49, 0, 17, 17])
+    of_row, table = torch.tensor([0, 1, 1, 0, 1]), native.Prompts(prompts, sizes)
+    whole = native.attend(qkv, cache.clone(), lengths, table, of_row)
+    for row in range(5):
+        one = slice(row, row + 1)
+        alone = native.attend(qkv[one], cache[:, one].clone(), lengths[one], table, of_row[one])
+        assert torch.equal(alone[0], whole[row])
+    qkv[2, :, 1, 7] = float("nan")
+    got = native.attend(qkv, cache.clone(), lengths, table, of_row)
+    assert got[2, 1].isnan().all() and torch.equal(got[[0, 1, 3, 4]], whole[[0, 1, 3, 4]])
+
+
+@needs_kernels
+def test_what_the_kernels_do_not_take():
+    """Other widths and numbers of inputs are refused, so that PyTorch's way is taken."""
+    assert native.multiplies(torch.empty(3, 48)) and native.attends(64)
+    assert not native.multiplies(torch.empty(3, 40)) and not native.multiplies(torch.empty(3, 8208))
+    assert not native.multiplies(torch.empty(3, 48, device="meta"))
+    assert not native.attends(36) and not native.attends(136)
+
+
+def test_they_can_be_left_out():
+    """CLVP_NATIVE=0 is PyTorch's way."""
+    code = "from clvp_cli import native; print(native.kernels())"
+    made = subprocess.run([sys.executable, "-c", code], env={"CLVP_NATIVE": "0"}, capture_output=True, text=True)
+    assert made.stdout.strip() == "None", made.stderr
