@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import NoReturn
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if "--debug" in ours:
         arguments.remove("--debug")
         os.environ[DEBUG] = "1"
+    gc.disable()  # loading makes a million objects that stay: looking for cycles among them is a tenth of it
     try:
         code = app(arguments, prog_name="clvp", standalone_mode=False)
     except KeyboardInterrupt:

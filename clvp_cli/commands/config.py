@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from ..settings import shipped_configs
 from .options import CONFIG, MODEL, NORMALIZER, SAMPLING, SCORING, SEED, Run, command
 from .program import app
 
@@ -26,5 +25,7 @@ def show(run: Run) -> None:
 @command(config_app, "list")
 def names(run: Run) -> None:
     """Print the shipped configurations."""
+    from ..settings import shipped_configs
+
     rows = ({"name": name, "file": str(path)} for name, path in shipped_configs().items())
     run.deliver(rows, ("name", "file"))

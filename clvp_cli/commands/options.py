@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from ..errors import ClvpError, RowsFailedError
-from ..settings import Resolved, Settings, load_settings
 from .edge import translated
 from .render import Output
 
 if TYPE_CHECKING:
     from ..pipeline import Clvp
+    from ..settings import Resolved, Settings
 
 
 class Flag(NamedTuple):
@@ -212,6 +212,8 @@ def _default(flag: Flag) -> Any:
 
 
 def _run(shared: Mapping[str, Flag], common: Mapping[str, Any]) -> Run:
+    from ..settings import load_settings  # help needs none
+
     output = Output(json=common["json"], table=common["table"], quiet=common["quiet"], verbose=common["verbose"])
     output.configure_logging(sys.stderr)
     flags = {flag.setting: common[key] for key, flag in shared.items() if flag.setting}

@@ -5,6 +5,7 @@ Light on purpose: rich is loaded only when a table or a bar is drawn.
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -77,6 +78,9 @@ class Output:
         heard = True
         with atomic_write(out, "w") if out and out != "-" else nullcontext() as file:
             for record in records:
+                if not gc.isenabled():  # see __main__: what was loaded stays; from now on, cycles are work's
+                    gc.freeze()
+                    gc.enable()
                 total, failed = total + 1, failed + ("error" in record)
                 line = dump_record(dict(record))
                 if file is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,6 +50,7 @@ def train(
         raise UsageError("no configuration was given", f"clvp train {task} -c TRAIN.yaml")
     from ..training.train import train as start
 
+    gc.enable()  # see __main__: no record comes before the end
     progress = Progress(sys.stderr.isatty() and not run.output.quiet)
     done = start(
         task, config, out or Path("runs") / task, resume, model=model, report=progress.report, note=progress.note
