@@ -12,7 +12,7 @@ tests/test_model_packed.py holds them to it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -30,6 +30,7 @@ HALF_ROWS = 3  # FBGEMM takes 6, 5, 4 or 3 rows at once in one order, 1 or 2 tha
 DIGIT, BASE = 64, 128  # the largest digit of an activation, and what the higher one counts
 FLATTEST = 10  # a column is made at most 2 to this times as large, or as small
 ROWS_HINT = 16  # for how many rows oneDNN lays a weight out; any number can be multiplied
+AT_ONCE = 2**17  # numbers of a weight that are rounded at once
 INT4_GROUP = 128  # inputs that share a scale and a zero
 
 
@@ -203,9 +204,19 @@ PRODUCTS: dict[Kind, type[Product]] = {
 
 def rounded_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """A weight (out, in) as whole numbers from −127 to 127 and a float32 scale for each output (out,)."""
-    wide = weight.float()
-    scale = wide.abs().amax(1).clamp_(min=1e-30) / 127
-    return wide.div(scale[:, None]).round_().to(torch.int8), scale
+    levels, scales = zip(*map(_rounded, _few_rows(weight)), strict=True)
+    return torch.cat(levels), torch.cat(scales)
+
+
+def _rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
+    scale = rows.abs().amax(1).clamp_(min=1e-30) / 127
+    return rows.div_(scale[:, None]).round_().to(torch.int8), scale
+
+
+def _few_rows(weight: Tensor) -> Iterator[Tensor]:
+    """Copies of a weight's rows in float32, as many at once as stay in a processor's cache."""
+    for rows in torch.split(weight.contiguous(), max(1, AT_ONCE // weight.shape[1])):
+        yield rows.to(torch.float32, copy=True)
 
 
 def column_scales(weights: Sequence[Tensor]) -> Tensor:
@@ -215,7 +226,7 @@ def column_scales(weights: Sequence[Tensor]) -> Tensor:
     and training their columns small, rounding a row to its largest weight then leaves the small ones their bits. A
     power of two rounds nothing itself.
     """
-    squares = torch.stack([weight.float().square().sum(0) for weight in weights]).sum(0)
+    squares = torch.stack([rows.square_().sum(0) for weight in weights for rows in _few_rows(weight)]).sum(0)
     level = squares[squares > 0].mean()
     scales = torch.exp2((level / squares).log2().div(2).round().clamp(-FLATTEST, FLATTEST))
     return torch.where(squares > 0, scales, 1.0)

@@ -15,6 +15,7 @@ summed in floats is summed within one row in one order. Compiled without contrac
 #define OUTS 2          /* of weights, whose sums are held in registers together */
 #define DEEP 4          /* steps at once, where one row comes alone */
 #define AHEAD 1024      /* bytes that are asked for before they are needed */
+#define LINE 64         /* bytes that come at once */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -212,6 +213,8 @@ INLINE void asked(const float *q, const uint16_t *keys, int64_t count, const int
 {
     for (int64_t t = 0; t < count; t++, keys += width) {
         __m256 sum = _mm256_setzero_ps();
+        for (int i = 0; i < width; i += LINE / 2)
+            _mm_prefetch((const char *)(keys + i) + AHEAD, _MM_HINT_T0);
         for (int i = 0; i < width; i += 8)
             sum = _mm256_fmadd_ps(_mm256_loadu_ps(q + i), widened(keys + i), sum);
         logits[t] = across(sum);
@@ -223,6 +226,8 @@ INLINE void found(const float *weights, const uint16_t *values, int64_t count, c
 {
     for (int64_t t = 0; t < count; t++, values += width) {
         const __m256 weight = _mm256_set1_ps(weights[t]);
+        for (int i = 0; i < width; i += LINE / 2)
+            _mm_prefetch((const char *)(values + i) + AHEAD, _MM_HINT_T0);
         for (int i = 0; i < width; i += 8)
             mixed[i / 8] = _mm256_fmadd_ps(weight, widened(values + i), mixed[i / 8]);
     }
