@@ -228,16 +228,16 @@ def flow_dtype(decoder: CodeDecoder) -> torch.dtype:
 
 
 def cache_dtype(decoder: CodeDecoder) -> torch.dtype:
-    """The type of keys and values: 16 bits for int8 too, if our kernels or the processor multiply them."""
+    """The type of keys and values: 16 bits for weights of 8 too, if our kernels or the processor multiply them."""
     if attends_natively(decoder):
         return torch.float16
     return torch.bfloat16 if _multiplies(decoder, Int8Product) and can_pack_halves() else flow_dtype(decoder)
 
 
 def attends_natively(decoder: CodeDecoder) -> bool:
-    """Whether steps attend by our own kernel, over keys and values in float16: beside products in int8."""
-    config = decoder.config
-    return _multiplies(decoder, Int8Product) and native.attends(config.hidden_size // config.num_attention_heads)
+    """Whether steps attend by our own kernel, over keys and values in float16: beside its products."""
+    width = decoder.config.hidden_size // decoder.config.num_attention_heads
+    return _multiplies(decoder, Int8Product, HalfProduct) and native.attends(width)
 
 
 def least_rows(decoder: CodeDecoder) -> int:

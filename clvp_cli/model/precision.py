@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UsageError
-from .products import Kind, can_pack, can_widen_halves, flowing, halves, multiplies_whole_numbers
+from .products import Kind, can_pack, flowing, halves, multiplies_whole_numbers
 
 # A model with fewer parameters is done in milliseconds and fits into caches: halving its weights gains nothing.
 WORTH_HALVING = 50_000_000
@@ -29,8 +29,8 @@ def precision(name: str, device: torch.device, parameters: int) -> Precision:
     """The arithmetic of that name on a device, for a model of so many parameters.
 
     "auto" is float32 for a model too small to gain, bfloat16 where the processor multiplies it (AVX512-BF16, AMX, CUDA
-    from Ampere on), int8 where our kernels or FBGEMM multiply whole numbers (x86), float16 where its weights are read
-    and multiplied in float32 (AVX2). int8 and int4 run on CPUs alone; UsageError elsewhere.
+    from Ampere on), int8 where our kernels or FBGEMM multiply whole numbers (x86). int8 and int4 run on CPUs alone;
+    UsageError elsewhere.
     """
     packs = can_pack(device)
     if name == "auto":
@@ -52,7 +52,7 @@ def _fastest(device: torch.device) -> str:
         return "bfloat16"
     if not can_pack(device):
         return "float32"
-    return "int8" if multiplies_whole_numbers() else "float16" if can_widen_halves() else "float32"
+    return "int8" if multiplies_whole_numbers() else "float32"
 
 
 def multiplies_halves(device: torch.device) -> bool:

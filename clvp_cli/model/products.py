@@ -26,7 +26,7 @@ Kind = Literal["plain", "packed", "half", "int8", "int4"]
 
 FUSED = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # activations that oneDNN appends itself
 FEW_ROWS = 4  # float32 kernels differ below it
-HALF_ROWS = 3  # FBGEMM takes 6, 5, 4 or 3 rows at once in one order, 1 or 2 that remain in another
+LARGEST_HALF = torch.finfo(torch.float16).max
 DIGIT, BASE = 64, 128  # the largest digit of an activation, and what the higher one counts
 FLATTEST = 10  # a column is made at most 2 to this times as large, or as small
 ROWS_HINT = 16  # for how many rows oneDNN lays a weight out; any number can be multiplied
@@ -86,24 +86,22 @@ class OneDnnProduct(Product):
 
 
 class HalfProduct(Product):
-    """float16 weights times float32 activations, for processors that multiply no halves; sums in float32.
+    """float16 weights times float32 activations by our own kernel, for processors that multiply no halves.
 
     Half the memory is read, and a weight keeps 11 bits where bfloat16 has 8. float32 in and out.
     """
 
     def keep(self, weight: Tensor) -> None:
-        """Pack the weight; its bias is added here too."""
-        bias = None if self.bias is None else self.bias.detach()
-        self.packed = torch.ops.quantized.linear_prepack_fp16(
-            weight.to(torch.float32, memory_format=torch.contiguous_format), bias
-        )
+        """Round the weight; what is too large becomes the largest there is."""
+        halves = weight.to(torch.float16, copy=True, memory_format=torch.contiguous_format)
+        self.weight = nn.Parameter(halves.clamp_(-LARGEST_HALF, LARGEST_HALF), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.flatten(0, -2)
-        filled = F.pad(rows, (0, 0, 0, -len(rows) % HALF_ROWS))
-        product = torch.ops.quantized.linear_dynamic_fp16(filled, self.packed)[: len(rows)]
-        out: Tensor = product.view(*x.shape[:-1], -1)
-        return out
+        return native.product(x, self.weight, None, self.bias)
+
+    def add(self, x: Tensor, residual: Tensor) -> Tensor:
+        """The residual in the same kernel."""
+        return native.product(x, self.weight, None, self.bias, residual)
 
 
 class Int8Product(Product):
@@ -264,16 +262,13 @@ def multiplies_whole_numbers() -> bool:
 def uses_fbgemm() -> bool:
     """Whether what our kernel does not take is multiplied by FBGEMM: where it is, on processors without VNNI."""
     vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: True)
-    return has_fbgemm() and not vnni()
-
-
-def has_fbgemm() -> bool:
-    """Whether torch was built with FBGEMM."""
-    return "fbgemm" in torch.backends.quantized.supported_engines
+    return "fbgemm" in torch.backends.quantized.supported_engines and not vnni()
 
 
 def fitting(kind: Kind, dtype: torch.dtype, weight: Tensor) -> Kind:
     """`kind`, or the nearest for a weight (out, in) whose shape or type the kernel cannot take."""
+    if kind == "half" and weight.shape[1] % native.LANES:
+        kind = "packed"
     if kind == "int4" and (weight.shape[1] % INT4_GROUP or weight.shape[0] % 16):
         kind = "packed"
     return "plain" if kind == "packed" and dtype == torch.bfloat16 and not can_pack_halves() else kind
@@ -313,7 +308,7 @@ def halves(dtype: torch.dtype) -> tuple[Kind, torch.dtype]:
     """How this processor does best with weights of 16 bits, and the type of activations between them."""
     if dtype == torch.bfloat16 and can_pack_halves():
         return "packed", dtype
-    return ("half", torch.float32) if can_widen_halves() else ("plain", dtype)
+    return ("half" if can_widen_halves() else "packed"), torch.float32
 
 
 def can_pack(device: torch.device) -> bool:
@@ -327,8 +322,8 @@ def can_pack_halves() -> bool:
 
 
 def can_widen_halves() -> bool:
-    """Whether FBGEMM reads float16 weights in the kernels that are known here: those for AVX2."""
-    return has_fbgemm() and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    """Whether our own kernel, which reads float16 weights, is there."""
+    return native.kernels() is not None
 
 
 def flowing(kind: Kind, dtype: torch.dtype) -> torch.dtype:

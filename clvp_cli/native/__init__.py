@@ -42,16 +42,18 @@ def kernels() -> ctypes.CDLL | None:
 
 
 def multiplies(weight: Tensor) -> bool:
-    """Whether `product` takes a weight (out, in) of this shape."""
+    """Whether `product` takes an int8 weight (out, in) of this shape; float16 needs whole LANES."""
     inputs = weight.shape[1]
     return kernels() is not None and weight.device.type == "cpu" and inputs % STEP == 0 and inputs <= MOST_INPUTS
 
 
-def product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, residual: Tensor | None = None) -> Tensor:
-    """x (…, in) times an int8 weight (out, in) + bias (out,) + residual (…, out).
+def product(
+    x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, residual: Tensor | None = None
+) -> Tensor:
+    """x (…, in) times a weight (out, in) + bias (out,) + residual (…, out).
 
-    Rows of x are rounded to 14 bits of their largest; scale (out,) is what a whole number counts in each output. The
-    weight, scale and bias are contiguous.
+    The weight is int8, and scale (out,) what a whole number counts in each output; rows of x are rounded to 14 bits of
+    their largest. Or it is float16, without a scale. Weight, scale and bias are contiguous.
     """
     library = kernels()
     assert library is not None
@@ -59,7 +61,7 @@ def product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, resid
     made = x.new_empty(*x.shape[:-1], len(weight))
     rows, inputs = x.numel() // x.shape[-1], x.shape[-1]
     after = None if residual is None else residual.contiguous()
-    addresses = weight.data_ptr(), scale.data_ptr(), _address(bias), _address(after), made.data_ptr()
+    addresses = weight.data_ptr(), _address(scale), _address(bias), _address(after), made.data_ptr()
     _done(library.clvp_product(x.data_ptr(), rows, inputs, len(weight), *addresses, torch.get_num_threads()))
     return made
 

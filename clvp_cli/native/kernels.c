@@ -11,11 +11,15 @@ summed in floats is summed within one row in one order. Compiled without contrac
 
 #define LARGEST 8192.0f /* of an activation, as a whole number: 14 bits */
 #define STEP 16         /* inputs that are multiplied at once */
-#define ROWS 4          /* of activations, and */
-#define OUTS 2          /* of weights, whose sums are held in registers together */
+#define ROWS 6          /* at the most, of activations, and */
+#define OUTS 2          /* of weights, whose sums are held in registers together; */
+#define WHOLE_ROWS 4    /* as many of whole numbers, whose products need a register too */
 #define DEEP 4          /* steps at once, where one row comes alone */
 #define AHEAD 1024      /* bytes that are asked for before they are needed */
 #define LINE 64         /* bytes that come at once */
+#define PANEL (1 << 18) /* numbers of rows, and */
+#define BAND (1 << 16)  /* bytes of weights that are multiplied with each other: as the second cache holds */
+#define LEAST_COMMON 12 /* multiple of both numbers of rows */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -24,6 +28,11 @@ INLINE float across(__m256 x)
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+INLINE __m256 widened(const uint16_t *halves)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
 }
 
 /* The row x (in) as whole numbers and what one of them counts: no number where the row has one that is none. */
@@ -94,8 +103,10 @@ INLINE void add_products(__m256i *sums, __m256i row, __m256i w)
     __asm__("vpmaddwd %2, %3, %0\n\tvpaddd %0, %1, %1" : "=&x"(products), "+x"(*sums) : "x"(w), "x"(row));
 }
 
-/* sums[r][c]: activations a + r * in times weights w + c * in. */
-INLINE void dot(const int16_t *a, const int8_t *w, int64_t in, const int rows, const int outs, float sums[ROWS][OUTS])
+/* sums[r][c]: activations a + r * in times weights w + c * in. With `ahead` the next weights are asked for: they begin
+anew too often for a processor to foresee. */
+INLINE void dot(const int16_t *a, const int8_t *w, int64_t in, const int rows, const int outs, const int ahead,
+                float sums[ROWS][OUTS])
 {
     __m256i acc[ROWS][OUTS];
     for (int r = 0; r < rows; r++)
@@ -106,7 +117,7 @@ INLINE void dot(const int16_t *a, const int8_t *w, int64_t in, const int rows, c
         __m256i wide[OUTS];
         for (int c = 0; c < outs; c++)
             wide[c] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(w + c * in + k)));
-        for (int c = 0; c < outs; c++) /* the next block's, as rows begin too often for processors to foresee */
+        for (int c = 0; c < outs && ahead; c++)
             _mm_prefetch((const char *)(w + (outs + c) * in + k), _MM_HINT_T0);
         for (int r = 0; r < rows; r++) {
             const __m256i row = loaded(a + r * in + k);
@@ -120,10 +131,41 @@ INLINE void dot(const int16_t *a, const int8_t *w, int64_t in, const int rows, c
             sums[r][c] = summed(acc[r][c]);
 }
 
+/* The same in floats, of weights in 16 bits: eight sums over the inputs, in their order, whatever rows there are. */
+INLINE void dot_floats(const float *x, const uint16_t *w, int64_t in, const int rows, const int outs, const int ahead,
+                       float sums[ROWS][OUTS])
+{
+    const int64_t next = rows == 1 ? AHEAD / 2 : outs * in;
+    __m256 acc[ROWS][OUTS];
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < outs; c++)
+            acc[r][c] = _mm256_setzero_ps();
+    for (int64_t k = 0; k < in; k += 8) {
+        __m256 wide[OUTS];
+        for (int c = 0; c < outs; c++) {
+            if (ahead)
+                _mm_prefetch((const char *)(w + c * in + k + next), _MM_HINT_T0);
+            wide[c] = widened(w + c * in + k);
+        }
+        for (int r = 0; r < rows; r++) {
+            __m256 row = _mm256_loadu_ps(x + r * in + k);
+            __asm__("" : "+x"(row)); /* once */
+            for (int c = 0; c < outs; c++) {
+                acc[r][c] = _mm256_fmadd_ps(row, wide[c], acc[r][c]);
+                __asm__("" : "+x"(acc[r][c])); /* as above */
+            }
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < outs; c++)
+            sums[r][c] = across(acc[r][c]);
+}
+
 typedef struct {
-    const int16_t *whole;
-    const float *steps;
-    const int8_t *weight;
+    const int16_t *whole; /* rows, as whole numbers, and */
+    const float *steps;   /* what these count */
+    const float *x;       /* the rows themselves */
+    const void *weight;
     const float *scale, *bias, *residual;
     float *y;
     int64_t in, out;
@@ -132,7 +174,7 @@ typedef struct {
 INLINE void finish(const Product *p, int64_t m, int64_t j, float sum)
 {
     const int64_t at = m * p->out + j;
-    float value = sum * p->scale[j] * p->steps[m];
+    float value = p->scale ? sum * p->scale[j] * p->steps[m] : sum;
     if (p->bias)
         value += p->bias[j];
     if (p->residual)
@@ -140,64 +182,89 @@ INLINE void finish(const Product *p, int64_t m, int64_t j, float sum)
     p->y[at] = value;
 }
 
-INLINE void block(const Product *p, int64_t m, int64_t j, const int rows, const int outs)
+INLINE void block(const Product *p, int64_t m, int64_t j, const int rows, const int outs, const int ahead)
 {
     float sums[ROWS][OUTS];
-    dot(p->whole + m * p->in, p->weight + j * p->in, p->in, rows, outs, sums);
+    if (p->scale)
+        dot(p->whole + m * p->in, (const int8_t *)p->weight + j * p->in, p->in, rows, outs, ahead, sums);
+    else
+        dot_floats(p->x + m * p->in, (const uint16_t *)p->weight + j * p->in, p->in, rows, outs, ahead, sums);
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < outs; c++)
             finish(p, m + r, j + c, sums[r][c]);
 }
 
-INLINE void columns(const Product *p, int64_t rows, int64_t j, const int outs)
+INLINE void few(const Product *p, int64_t m, int64_t j, int64_t rows, const int outs, const int ahead)
 {
-    int64_t m = 0;
-    for (; m + ROWS <= rows; m += ROWS)
-        block(p, m, j, ROWS, outs);
-    switch (rows - m) {
-    case 3: block(p, m, j, 3, outs); break;
-    case 2: block(p, m, j, 2, outs); break;
-    case 1: block(p, m, j, 1, outs); break;
+    switch (rows) {
+    case 6: if (!p->scale) block(p, m, j, 6, outs, ahead); break;
+    case 5: if (!p->scale) block(p, m, j, 5, outs, ahead); break;
+    case 4: block(p, m, j, 4, outs, ahead); break;
+    case 3: block(p, m, j, 3, outs, ahead); break;
+    case 2: block(p, m, j, 2, outs, ahead); break;
+    case 1: block(p, m, j, 1, outs, ahead); break;
     }
 }
 
-/* y (rows, out) = x (rows, in) times the weight (out, in), whose output j counts scale[j], + bias (out) + residual
-(rows, out), these two or NULL. in is a multiple of 16 and at most 8192. Returns 0, or 1 where no memory is left. */
-int clvp_product(const float *x, int64_t rows, int64_t in, int64_t out, const int8_t *weight, const float *scale,
+/* Rows m to last of outputs j to end: rows stay in the first cache while weights pass, and these in the second. */
+static void tile(const Product *p, int64_t m, int64_t last, int64_t j, int64_t end)
+{
+    const int64_t most = p->scale ? WHOLE_ROWS : ROWS;
+    for (int ahead = 1; m < last; m += most, ahead = 0) {
+        const int64_t rows = last - m < most ? last - m : most;
+        int64_t at = j;
+        for (; at + OUTS <= end; at += OUTS)
+            if (ahead)
+                few(p, m, at, rows, OUTS, 1);
+            else
+                few(p, m, at, rows, OUTS, 0);
+        if (at < end)
+            few(p, m, at, rows, 1, 0);
+    }
+}
+
+/* y (rows, out) = x (rows, in) times a weight (out, in) + bias (out) + residual (rows, out), these two or NULL.
+
+With `scale` (out) the weight is 8-bit whole numbers, of which output j counts scale[j], rows are rounded to 14 bits,
+and in is a multiple of 16 and at most 8192; without, it is floats of 16 bits, and in a multiple of 8. Returns 0, or 1
+where no memory is left. */
+int clvp_product(const float *x, int64_t rows, int64_t in, int64_t out, const void *weight, const float *scale,
                  const float *bias, const float *residual, float *y, int threads)
 {
-    int16_t *whole = malloc((size_t)rows * in * sizeof *whole);
-    float *steps = malloc((size_t)rows * sizeof *steps);
-    const int got = whole && steps;
-    if (got) {
-        const Product p = {whole, steps, weight, scale, bias, residual, y, in, out};
+    int16_t *whole = scale ? malloc((size_t)rows * in * sizeof *whole) : NULL;
+    float *steps = scale ? malloc((size_t)rows * sizeof *steps) : NULL;
+    const int lost = scale && !(whole && steps);
+    if (!lost) {
+        const Product p = {whole, steps, x, weight, scale, bias, residual, y, in, out};
+        const int64_t panel = PANEL / in > ROWS ? PANEL / in / LEAST_COMMON * LEAST_COMMON : LEAST_COMMON;
+        const int64_t band = BAND / (in * (scale ? 1 : 2)) > OUTS ? BAND / (in * (scale ? 1 : 2)) / OUTS * OUTS : OUTS;
 #pragma omp parallel num_threads(threads)
         {
+            if (scale) {
 #pragma omp for schedule(static)
-            for (int64_t m = 0; m < rows; m++)
-                steps[m] = rounded(x + m * in, in, whole + m * in);
+                for (int64_t m = 0; m < rows; m++)
+                    steps[m] = rounded(x + m * in, in, whole + m * in);
+            }
             if (rows == 1) {
 #pragma omp for schedule(static)
                 for (int64_t j = 0; j < out; j++)
-                    finish(&p, 0, j, lone(whole, weight + j * in, in));
+                    if (scale)
+                        finish(&p, 0, j, lone(whole, (const int8_t *)weight + j * in, in));
+                    else
+                        block(&p, 0, j, 1, 1, 1);
             } else {
-#pragma omp for schedule(static)
-                for (int64_t j = 0; j < out / OUTS; j++)
-                    columns(&p, rows, j * OUTS, OUTS);
-#pragma omp single
-                if (out % OUTS)
-                    columns(&p, rows, out - 1, 1);
+                for (int64_t m = 0; m < rows; m += panel) {
+                    const int64_t last = m + panel < rows ? m + panel : rows;
+#pragma omp for schedule(static) nowait
+                    for (int64_t j = 0; j < out; j += band)
+                        tile(&p, m, last, j, j + band < out ? j + band : out);
+                }
             }
         }
     }
     free(whole);
     free(steps);
-    return !got;
-}
-
-INLINE __m256 widened(const uint16_t *halves)
-{
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
+    return lost;
 }
 
 static void narrowed(const float *x, int64_t width, uint16_t *halves)
