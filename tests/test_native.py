@@ -7,11 +7,17 @@ import sys
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from clvp_cli import native
 
 needs_kernels = pytest.mark.skipif(native.kernels() is None, reason="the kernels are not built, or no AVX2")
 SHAPES = [(48, 33), (64, 128), (1024, 50), (1040, 7), (8192, 3)]  # in, out: steps that remain, outputs that remain
+
+
+def product(x, weight, scale, bias, residual=None, **more):
+    """One product with what is made for many."""
+    return native.Weight(weight, scale, bias)(x, residual, **more)
 
 
 def drawn(inputs, outputs, rows, seed=0):
@@ -34,7 +40,7 @@ def test_a_product_is_that_of_the_rounded_rows(inputs, outputs, rows):
     whole = (x / step.float()).round().double()
     want = whole @ weight.double().t() * scale.double() * step
     for plus, after in ((None, None), (bias, None), (None, residual), (bias, residual)):
-        got = native.product(x, weight, scale, plus, after)
+        got = product(x, weight, scale, plus, after)
         expected = want + sum(part.double() for part in (plus, after) if part is not None)
         torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=1e-6 * float(want.abs().max()))
 
@@ -44,30 +50,59 @@ def test_a_product_is_that_of_the_rounded_rows(inputs, outputs, rows):
 def test_a_row_has_the_same_bits_among_any_rows_and_threads(inputs, outputs):
     """Whatever their number, and however the work is shared out."""
     x, weight, scale, bias, residual = drawn(inputs, outputs, 19)
-    whole = native.product(x, weight, scale, bias, residual)
+    whole = product(x, weight, scale, bias, residual)
     for rows in range(1, 19):
-        assert torch.equal(native.product(x[:rows], weight, scale, bias, residual[:rows]), whole[:rows])
+        assert torch.equal(product(x[:rows], weight, scale, bias, residual[:rows]), whole[:rows])
     threads = torch.get_num_threads()
     try:
         for count in (1, 2, 5):
             torch.set_num_threads(count)
-            assert torch.equal(native.product(x, weight, scale, bias, residual), whole)
+            assert torch.equal(product(x, weight, scale, bias, residual), whole)
     finally:
         torch.set_num_threads(threads)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("inputs", "outputs"), [(8, 33), (200, 128), (1024, 50), (9000, 8)])
+def test_weights_of_16_bits_times_floats(inputs, outputs):
+    """Within float32's rounding of float64, and a row's bits are its own, an output that remains included."""
+    x, _, _, bias, residual = drawn(inputs, outputs, 23)
+    weight = (torch.randn(outputs, inputs) / inputs**0.5).half()
+    whole = product(x, weight, None, bias, residual)
+    want = x.double() @ weight.double().t() + bias.double() + residual.double()
+    torch.testing.assert_close(whole.double(), want, rtol=1e-5, atol=3e-6 * float(want.abs().max()))
+    for rows in range(1, 23):
+        assert torch.equal(product(x[:rows], weight, None, bias, residual[:rows]), whole[:rows])
+
+
+@needs_kernels
+@pytest.mark.parametrize("rows", [1, 5])
+def test_gelu_is_torchs(rows):
+    """By tanh, within float32's rounding, from where it is nothing to where it is the identity."""
+    x, weight, scale, bias, _ = drawn(64, 24, rows)
+    plain = product(x, weight, scale, bias)
+    got = product(x, weight, scale, bias, gelu=True)
+    torch.testing.assert_close(got, F.gelu(plain, approximate="tanh"), rtol=1e-6, atol=1e-6)
+    one, zeros = torch.eye(64).half(), torch.zeros(64)
+    places = torch.cat((torch.linspace(-12, 12, 60), torch.tensor([-1e30, -100.0, 1e30, float("nan")])))
+    got = product(torch.diag(places), one, None, zeros, gelu=True).diagonal()
+    want = F.gelu(places.clamp(-65504, 65504), approximate="tanh")
+    torch.testing.assert_close(got[:62], want[:62], rtol=2e-6, atol=1e-6)
+    assert got[62] == 1e30 and got[63].isnan()
 
 
 @needs_kernels
 def test_rows_of_zeros_and_of_no_numbers_stay_their_own():
     """A row of zeros is the bias; what is no number spoils its own row alone; the largest sums do not overflow."""
     x, weight, scale, bias, _ = drawn(64, 10, 4)
-    want = native.product(x, weight, scale, bias)
+    want = product(x, weight, scale, bias)
     for none in (float("nan"), float("inf")):
         x[1], x[2, 5] = 0.0, none
-        got = native.product(x, weight, scale, bias)
+        got = product(x, weight, scale, bias)
         assert torch.equal(got[[0, 3]], want[[0, 3]]) and torch.equal(got[1], bias) and got[2].isnan().all()
     full = torch.full((1, 8192), 127, dtype=torch.int8)
     for value in (1.0, -1.0):
-        got = native.product(torch.full((1, 8192), value), full, torch.ones(1), None)
+        got = product(torch.full((1, 8192), value), full, torch.ones(1), None)
         assert float(got) == pytest.approx(value * 127 * 8192, rel=1e-6)
 
 
@@ -77,8 +112,8 @@ def test_views_and_shapes_are_taken_as_they_are():
     x, weight, scale, bias, _ = drawn(64, 12, 6)
     wide = torch.stack((x, x), dim=-1)[..., 0]
     assert not wide.is_contiguous()
-    got = native.product(wide.view(2, 3, 64), weight, scale, bias)
-    assert torch.equal(got, native.product(x, weight, scale, bias).view(2, 3, 12))
+    got = product(wide.view(2, 3, 64), weight, scale, bias)
+    assert torch.equal(got, product(x, weight, scale, bias).view(2, 3, 12))
 
 
 def caches(rows, heads, width, room, lengths, prompts=(13, 40)):
@@ -101,7 +136,7 @@ def test_a_step_attends_to_prompt_and_row(heads, width, lengths):
     qkv, cache, counts, prompts, sizes = caches(rows, heads, width, 70, lengths)
     of_row = torch.arange(rows) % 2
     before = cache.clone()
-    got = native.attend(qkv, cache, counts, native.Prompts(prompts, sizes), of_row)
+    got = native.Attention(cache, prompts, sizes, of_row)(qkv, counts)
     for row, length in enumerate(lengths):
         before[:, row, :, length] = qkv[row, 1:].half()
         size, shared = sizes[of_row[row]], prompts[of_row[row]]
@@ -119,14 +154,14 @@ def test_a_step_attends_to_prompt_and_row(heads, width, lengths):
 def test_a_row_attends_alike_among_any_rows():
     """Bit for bit, whatever the other rows' lengths and prompts are, and whether they are numbers."""
     qkv, cache, lengths, prompts, sizes = caches(5, 4, 64, 50, [3, 49, 0, 17, 17])
-    of_row, table = torch.tensor([0, 1, 1, 0, 1]), native.Prompts(prompts, sizes)
-    whole = native.attend(qkv, cache.clone(), lengths, table, of_row)
+    of_row = torch.tensor([0, 1, 1, 0, 1])
+    whole = native.Attention(cache.clone(), prompts, sizes, of_row)(qkv, lengths)
     for row in range(5):
         one = slice(row, row + 1)
-        alone = native.attend(qkv[one], cache[:, one].clone(), lengths[one], table, of_row[one])
+        alone = native.Attention(cache[:, one].clone(), prompts, sizes, of_row[one])(qkv[one], lengths[one])
         assert torch.equal(alone[0], whole[row])
     qkv[2, :, 1, 7] = float("nan")
-    got = native.attend(qkv, cache.clone(), lengths, table, of_row)
+    got = native.Attention(cache.clone(), prompts, sizes, of_row)(qkv, lengths)
     assert got[2, 1].isnan().all() and torch.equal(got[[0, 1, 3, 4]], whole[[0, 1, 3, 4]])
 
 

@@ -150,6 +150,7 @@ def provenance(clvp: Clvp, text: str) -> dict[str, Any]:
         "text": text,
         "model": clvp.core.path.name,
         "dtype": clvp.core.precision.name,
+        "kernels": clvp.core.precision.kernels,
         "seed": settings.seed,
         "sampling": dataclasses.asdict(settings.sampling),
     }

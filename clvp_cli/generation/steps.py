@@ -81,13 +81,13 @@ def sharing(decoder: CodeDecoder, cache: RowCache, prompts: Sequence[PromptCache
 
 
 class NativeSharing(Sharing):
-    """For our own kernel: where each prompt lies, in each layer."""
+    """For our own kernel: where everything lies, in each layer."""
 
     def __init__(self, cache: RowCache, prompts: Sequence[PromptCache], owners: Tensor) -> None:
         super().__init__(cache, prompts, owners)
-        lengths = [prompt.length for prompt in prompts]
-        layers = zip(*(prompt.layers for prompt in prompts), strict=True)
-        self.tables = [native.Prompts(layer, lengths) for layer in layers]
+        sizes = [prompt.length for prompt in prompts]
+        layers = zip(cache.layers, zip(*(prompt.layers for prompt in prompts), strict=True), strict=True)
+        self.layers = [native.Attention(own, shared, sizes, owners) for own, shared in layers]
 
     def step(self, rows: int, place: int | None) -> Step:
         """A step of the first rows, wherever each of them writes."""
@@ -99,12 +99,11 @@ class NativeStep(Step):
 
     def __init__(self, sharing: NativeSharing, rows: int) -> None:
         super().__init__(sharing.cache, rows)
-        self.sharing = sharing
+        self.layers = sharing.layers
 
     def mix(self, layer: int, qkv: Tensor) -> Tensor:
         """One call."""
-        cache, tables, owners = self.cache.layers[layer], self.sharing.tables, self.sharing.owners
-        return native.attend(qkv, cache, self.lengths, tables[layer], owners)
+        return self.layers[layer](qkv, self.lengths)
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from .encoder import ClvpEncoderLayer, Encoder
 from .layers import Attend, AttendOne, Conv1D
 from .products import (
     FEW_ROWS,
+    DigitsProduct,
     HalfHead,
-    HalfProduct,
-    Int8Product,
     Kind,
+    NativeProduct,
     Product,
     can_pack_halves,
     column_scales,
@@ -103,11 +103,12 @@ class PackedAttention(nn.Module):
 
     def forward(self, x: Tensor, attend: Attend, residual: Tensor) -> Tensor:
         """Normed (B, S, D) and what it is added to (B, S, D) → (B, S, D)."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, S, 3, H, d)
+        qkv = self.qkv(x)  # (B, S, 3·D)
         if isinstance(attend, AttendOne):
-            mixed = attend.joined(qkv.squeeze(1)).view_as(x)
+            mixed = attend.joined(qkv.view(len(qkv), 3, self.heads, -1)).view_as(x)
         else:
-            mixed = attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2).flatten(-2)
+            parts = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, S, d)
+            mixed = attend(*parts).transpose(1, 2).flatten(-2)
         return self.out.add(mixed, residual)
 
 
@@ -231,18 +232,18 @@ def cache_dtype(decoder: CodeDecoder) -> torch.dtype:
     """The type of keys and values: 16 bits for weights of 8 too, if our kernels or the processor multiply them."""
     if attends_natively(decoder):
         return torch.float16
-    return torch.bfloat16 if _multiplies(decoder, Int8Product) and can_pack_halves() else flow_dtype(decoder)
+    return torch.bfloat16 if _multiplies(decoder, DigitsProduct) and can_pack_halves() else flow_dtype(decoder)
 
 
 def attends_natively(decoder: CodeDecoder) -> bool:
     """Whether steps attend by our own kernel, over keys and values in float16: beside its products."""
     width = decoder.config.hidden_size // decoder.config.num_attention_heads
-    return _multiplies(decoder, Int8Product, HalfProduct) and native.attends(width)
+    return _multiplies(decoder, NativeProduct) and native.attends(width)
 
 
 def least_rows(decoder: CodeDecoder) -> int:
     """How many rows a step must have for a row's result not to depend on their number."""
-    alone = flow_dtype(decoder) != torch.float32 or _multiplies(decoder, Int8Product, HalfProduct)
+    alone = flow_dtype(decoder) != torch.float32 or _multiplies(decoder, NativeProduct, DigitsProduct)
     return 1 if alone else FEW_ROWS
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .. import native
 from ..errors import UsageError
 from .products import Kind, can_pack, flowing, halves, multiplies_whole_numbers
 
@@ -23,6 +24,11 @@ class Precision:
     name: str
     kind: Kind
     dtype: torch.dtype
+
+    @property
+    def kernels(self) -> str:
+        """Whose kernels multiply: "clvp" or "torch"."""
+        return "clvp" if self.kind in ("int8", "half") and native.kernels() else "torch"
 
 
 def precision(name: str, device: torch.device, parameters: int) -> Precision:

@@ -85,55 +85,47 @@ class OneDnnProduct(Product):
         return out
 
 
-class HalfProduct(Product):
-    """float16 weights times float32 activations by our own kernel, for processors that multiply no halves.
+class NativeProduct(Product):
+    """By our own kernel: 16-bit weights times floats; or 8-bit weights, a scale an output, times rows of 14 bits.
 
-    Half the memory is read, and a weight keeps 11 bits where bfloat16 has 8. float32 in and out.
-    """
-
-    def keep(self, weight: Tensor) -> None:
-        """Round the weight; what is too large becomes the largest there is."""
-        halves = weight.to(torch.float16, copy=True, memory_format=torch.contiguous_format)
-        self.weight = nn.Parameter(halves.clamp_(-LARGEST_HALF, LARGEST_HALF), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return native.product(x, self.weight, None, self.bias)
-
-    def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        """The residual in the same kernel."""
-        return native.product(x, self.weight, None, self.bias, residual)
-
-
-class Int8Product(Product):
-    """8-bit weights, a scale an output, times 14-bit activations, a scale a row, summed as whole numbers.
-
-    An activation is two digits of 7 bits, a row of each in one product: beside a channel 60 times as large the others
-    still have 8 bits, and two products of 8 and 7 bits fit into 16, where processors without VNNI saturate. What is
-    lost is the weights' rounding; the sums are exact. Our own kernel, where it is, multiplies both digits at once.
+    What is lost is the weights' rounding: 14 bits leave a row 8 beside a channel 60 times as large as the others.
     float32 in and out.
     """
 
+    def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> None:
+        nn.Module.__init__(self)
+        own = weight.clone(memory_format=torch.contiguous_format)  # one left in a mapped file would keep it all mapped
+        self.times = native.Weight(own, scale, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.times(x)
+
+    def activated(self, x: Tensor, name: str) -> Tensor:
+        """The activation in the same kernel, where it has it."""
+        if FUSED.get(name) != "tanh" or self.times.outputs % native.LANES:
+            return super().activated(x, name)
+        return self.times(x, gelu=True)
+
+    def add(self, x: Tensor, residual: Tensor) -> Tensor:
+        """The residual in the same kernel."""
+        return self.times(x, residual)
+
+
+class DigitsProduct(Product):
+    """8-bit weights, a scale an output, times rows of 14 bits, a scale a row, by PyTorch's kernels for whole numbers.
+
+    An activation is two digits of 7 bits, a row of each in one product: two products of 8 and 7 bits fit into 16, where
+    processors without VNNI saturate. The sums are exact. float32 in and out.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor) -> None:
+        self.scale = scale
+        super().__init__(weight, bias)
+
     def keep(self, weight: Tensor) -> None:
-        """Round the weight to −127 … 127 of its row's largest."""
-        self.take(*rounded_rows(weight))
-
-    @classmethod
-    def of_levels(cls, levels: Tensor, scale: Tensor, bias: Tensor | None) -> Int8Product:
-        """The product with a weight that is rounded already, as `rounded_rows` does."""
-        made = cls.__new__(cls)
-        nn.Module.__init__(made)
-        made.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-        made.take(levels, scale)
-        return made
-
-    def take(self, levels: Tensor, scale: Tensor) -> None:
-        """Keep whole numbers (out, in) and their scales (out,)."""
-        self.scale = scale.contiguous()
-        self.levels = levels.clone(memory_format=torch.contiguous_format) if native.multiplies(levels) else None
-        if self.levels is not None:
-            return
-        self.packed = packed_int8(levels.contiguous(), scale)
-        self.zeros = torch.zeros_like(scale, dtype=torch.int32)
+        """Pack whole numbers (out, in)."""
+        self.packed = packed_int8(weight.contiguous(), self.scale)
+        self.zeros = torch.zeros_like(self.scale, dtype=torch.int32)
         self.counts = torch.tensor([[[1 / DIGIT]], [[1 / (BASE * DIGIT)]]])  # what a digit is worth, beside the largest
 
     def _summed(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,16 +148,12 @@ class Int8Product(Product):
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.levels is not None:
-            return native.product(x, self.levels, self.scale, self.bias)
         product, step = self._summed(x.flatten(0, -2))
         whole = product.mul_(step) if self.bias is None else torch.addcmul(self.bias, product, step)
         return whole.view(*x.shape[:-1], -1)
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         """The residual with the rows' scales."""
-        if self.levels is not None:
-            return native.product(x, self.levels, self.scale, self.bias, residual)
         product, step = self._summed(x.flatten(0, -2))
         whole = torch.addcmul(residual.flatten(0, -2), product, step)
         return (whole if self.bias is None else whole.add_(self.bias)).view_as(residual)
@@ -189,15 +177,6 @@ class Int4Product(Product):
         whole = product if self.bias is None else product.add_(self.bias)
         out: Tensor = whole.view(*x.shape[:-1], -1)
         return out
-
-
-PRODUCTS: dict[Kind, type[Product]] = {
-    "plain": Product,
-    "packed": OneDnnProduct,
-    "half": HalfProduct,
-    "int8": Int8Product,
-    "int4": Int4Product,
-}
 
 
 def rounded_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -281,14 +260,18 @@ def product(
 
     A weight of whole numbers comes with its scales (out,).
     """
-    if scale is not None and kind == "int8":
-        return Int8Product.of_levels(weight, scale, None if bias is None else bias.to(dtype, copy=True))
+    bias = None if bias is None else bias.to(dtype, copy=True)
+    if kind == "int8":
+        levels, scale = rounded_rows(weight) if scale is None else (weight, scale)
+        return (NativeProduct if native.multiplies(levels) else DigitsProduct)(levels, bias, scale)
     if scale is not None:
         weight = widened_rows(weight, scale)
     kind = fitting(kind, dtype, weight)
-    if kind in ("plain", "packed"):
-        weight = weight.to(dtype, copy=kind == "plain")
-    return PRODUCTS[kind](weight, None if bias is None else bias.to(dtype, copy=True))
+    if kind == "half":
+        return NativeProduct(weight.to(torch.float16).clamp_(-LARGEST_HALF, LARGEST_HALF), bias)
+    if kind == "int4":
+        return Int4Product(weight, bias)
+    return OneDnnProduct(weight.to(dtype), bias) if kind == "packed" else Product(weight.to(dtype, copy=True), bias)
 
 
 class HalfHead(nn.Module):

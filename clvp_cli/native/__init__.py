@@ -35,7 +35,7 @@ def kernels() -> ctypes.CDLL | None:
         return None
     library = ctypes.CDLL(str(LIBRARY))
     sizes = Count, Count, Count
-    library.clvp_product.argtypes = (Address, *sizes, *[Address] * 5, ctypes.c_int)
+    library.clvp_product.argtypes = (Address, *sizes, *[Address] * 5, ctypes.c_int, ctypes.c_int)
     places = Address, Address, Count, Count, Address
     library.clvp_attend.argtypes = (Address, *sizes, *places, ctypes.POINTER(_Prompt), Address, Address, ctypes.c_int)
     return library
@@ -47,23 +47,28 @@ def multiplies(weight: Tensor) -> bool:
     return kernels() is not None and weight.device.type == "cpu" and inputs % STEP == 0 and inputs <= MOST_INPUTS
 
 
-def product(
-    x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, residual: Tensor | None = None
-) -> Tensor:
-    """x (…, in) times a weight (out, in) + bias (out,) + residual (…, out).
+class Weight:
+    """A weight (out, in) that rows are multiplied with, its bias (out,) added; all contiguous.
 
-    The weight is int8, and scale (out,) what a whole number counts in each output; rows of x are rounded to 14 bits of
-    their largest. Or it is float16, without a scale. Weight, scale and bias are contiguous.
+    The weight is int8, and scale (out,) what a whole number counts in each output; rows are rounded to 14 bits of their
+    largest. Or it is float16, without a scale.
     """
-    library = kernels()
-    assert library is not None
-    x = x.contiguous()
-    made = x.new_empty(*x.shape[:-1], len(weight))
-    rows, inputs = x.numel() // x.shape[-1], x.shape[-1]
-    after = None if residual is None else residual.contiguous()
-    addresses = weight.data_ptr(), _address(scale), _address(bias), _address(after), made.data_ptr()
-    _done(library.clvp_product(x.data_ptr(), rows, inputs, len(weight), *addresses, torch.get_num_threads()))
-    return made
+
+    def __init__(self, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
+        self.kept = weight, scale, bias  # for as long as their addresses are used
+        self.outputs, self.inputs = weight.shape
+        self.addresses = weight.data_ptr(), _address(scale), _address(bias)
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None, *, gelu: bool = False) -> Tensor:
+        """x (…, in) → (…, out), onto a residual (…, out); with `gelu`, where out is whole LANES, GELU by tanh of that."""
+        assert x.shape[-1] == self.inputs and x.dtype == torch.float32
+        x = x.contiguous()
+        made = x.new_empty(*x.shape[:-1], self.outputs)
+        after = None if residual is None else residual.contiguous()
+        sizes = x.numel() // self.inputs, self.inputs, self.outputs
+        result = _address(after), made.data_ptr(), gelu, torch.get_num_threads()
+        _done(_built().clvp_product(x.data_ptr(), *sizes, *self.addresses, *result))
+        return made
 
 
 def attends(width: int) -> bool:
@@ -71,36 +76,47 @@ def attends(width: int) -> bool:
     return kernels() is not None and width % LANES == 0 and width <= MOST_WIDTH
 
 
-class Prompts:
-    """Of one layer, the keys (H, P, d) and values (H, P, d) of prompts in float16, and of each its positions in use.
+class Attention:
+    """One layer of a step: a prompt's positions and a row's own in one softmax.
 
-    The tensors must outlive this.
+    Args:
+        cache: (2, rows, H, L, d) float16, dense but for its rows: keys and values of each row.
+        prompts: keys and values (H, P, d) of each prompt, float16, dense.
+        sizes: how many of a prompt's positions are in use.
+        of_row: (rows,) the number of the prompt that a row continues.
     """
 
-    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]], lengths: Sequence[int]) -> None:
+    def __init__(
+        self, cache: Tensor, prompts: Sequence[tuple[Tensor, Tensor]], sizes: Sequence[int], of_row: Tensor
+    ) -> None:
+        self.kept = cache, prompts, of_row
         entries = [
-            _Prompt(keys.data_ptr(), values.data_ptr(), length, keys.shape[1] * keys.shape[2])
-            for (keys, values), length in zip(layers, lengths, strict=True)
+            _Prompt(keys.data_ptr(), values.data_ptr(), size, keys.stride(0))
+            for (keys, values), size in zip(prompts, sizes, strict=True)
         ]
-        self.table = (_Prompt * len(entries))(*entries)
+        keys = cache.data_ptr()
+        self.places = keys, keys + cache.stride(0) * cache.element_size(), cache.stride(1), cache.stride(2)
+        self.shared = (_Prompt * len(entries))(*entries), of_row.data_ptr()
+
+    def __call__(self, qkv: Tensor, lengths: Tensor) -> Tensor:
+        """qkv (M, 3, H, d) of the first rows, queries scaled → what each query finds (M, H, d).
+
+        The new keys and values are written behind the `lengths` (M,) that each row has.
+        """
+        assert qkv.dtype == torch.float32
+        qkv = qkv.contiguous()
+        rows, _, heads, width = qkv.shape
+        made = qkv.new_empty(rows, heads, width)
+        result = made.data_ptr(), torch.get_num_threads()
+        places = *self.places, lengths.data_ptr()
+        _done(_built().clvp_attend(qkv.data_ptr(), rows, heads, width, *places, *self.shared, *result))
+        return made
 
 
-def attend(qkv: Tensor, cache: Tensor, lengths: Tensor, prompts: Prompts, of_row: Tensor) -> Tensor:
-    """qkv (M, 3, H, d), queries scaled → what each query finds in its row's prompt and in its row (M, H, d).
-
-    cache (2, M, H, L, d), float16, dense but for its rows: keys and values of each row, `lengths` (M,) of them in use,
-    behind which this writes the new ones. of_row (M,): which of `prompts` a row continues.
-    """
+def _built() -> ctypes.CDLL:
     library = kernels()
     assert library is not None
-    qkv = qkv.contiguous()
-    rows, _, heads, width = qkv.shape
-    made = qkv.new_empty(rows, heads, width)
-    keys, row, head = cache.data_ptr(), cache.stride(1), cache.stride(2)
-    places = keys, keys + cache.stride(0) * cache.element_size(), row, head, lengths.data_ptr()
-    sharing = prompts.table, of_row.data_ptr(), made.data_ptr()
-    _done(library.clvp_attend(qkv.data_ptr(), rows, heads, width, *places, *sharing, torch.get_num_threads()))
-    return made
+    return library
 
 
 def _address(tensor: Tensor | None) -> int | None:

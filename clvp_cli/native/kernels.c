@@ -1,11 +1,10 @@
-/* A decoder's step on x86 with AVX2: products of 8-bit weights, and attention over keys and values of 16 bits.
+/* A decoder's step on x86 with AVX2: products with weights of 8 or 16 bits, attention over keys and values of 16.
 
 Plain functions on memory that the caller owns, bound by __init__.py; nothing here allocates for longer than a call.
 A row's result depends on no other row and on no number of threads: whole sums are exact in any order, and what is
 summed in floats is summed within one row in one order. Compiled without contraction of a * b + c. */
 
 #include <immintrin.h>
-#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -23,6 +22,7 @@ summed in floats is summed within one row in one order. Compiled without contrac
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* The sum of eight. */
 INLINE float across(__m256 x)
 {
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -223,21 +223,55 @@ static void tile(const Product *p, int64_t m, int64_t last, int64_t j, int64_t e
     }
 }
 
+/* e to the x, for x from -87 to 0 (below, as at -87; what is no number stays so): 2 to the whole part times a polynomial
+of the rest. */
+INLINE __m256 exponential(__m256 x)
+{
+    x = _mm256_max_ps(_mm256_set1_ps(-87.0f), x);
+    const __m256 whole = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
+    __m256 rest = _mm256_fnmadd_ps(whole, _mm256_set1_ps(0.693359375f), x);
+    rest = _mm256_fnmadd_ps(whole, _mm256_set1_ps(-2.12194440e-4f), rest);
+    static const float taylor[] = {1 / 720.0f, 1 / 120.0f, 1 / 24.0f, 1 / 6.0f, 0.5f, 1.0f, 1.0f};
+    __m256 y = _mm256_set1_ps(1 / 5040.0f);
+    for (int i = 0; i < 7; i++)
+        y = _mm256_fmadd_ps(y, rest, _mm256_set1_ps(taylor[i]));
+    const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(y, _mm256_castsi256_ps(power));
+}
+
+/* GELU by tanh: x times the logistic of 2 u. */
+INLINE __m256 activated(__m256 x)
+{
+    const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
+    const __m256 cube = _mm256_mul_ps(_mm256_mul_ps(x, x), _mm256_mul_ps(x, _mm256_set1_ps(0.044715f)));
+    const __m256 twice_u = _mm256_mul_ps(_mm256_add_ps(x, cube), _mm256_set1_ps(1.59576912f));
+    const __m256 e = exponential(_mm256_or_ps(sign, twice_u));
+    const __m256 part = _mm256_blendv_ps(one, e, twice_u);
+    return _mm256_mul_ps(x, _mm256_div_ps(part, _mm256_add_ps(one, e)));
+}
+
+/* The most that makes up no more than `most`, and one at least. */
+static int64_t whole_number_of(int64_t unit, int64_t most)
+{
+    return most > unit ? most / unit * unit : unit;
+}
+
 /* y (rows, out) = x (rows, in) times a weight (out, in) + bias (out) + residual (rows, out), these two or NULL.
 
 With `scale` (out) the weight is 8-bit whole numbers, of which output j counts scale[j], rows are rounded to 14 bits,
-and in is a multiple of 16 and at most 8192; without, it is floats of 16 bits, and in a multiple of 8. Returns 0, or 1
-where no memory is left. */
+and in is a multiple of 16 and at most 8192; without, it is floats of 16 bits, and in a multiple of 8. With `gelu`, GELU
+of all that, and out is a multiple of 8. Returns 0, or 1 where no memory is left. */
 int clvp_product(const float *x, int64_t rows, int64_t in, int64_t out, const void *weight, const float *scale,
-                 const float *bias, const float *residual, float *y, int threads)
+                 const float *bias, const float *residual, float *y, int gelu, int threads)
 {
     int16_t *whole = scale ? malloc((size_t)rows * in * sizeof *whole) : NULL;
     float *steps = scale ? malloc((size_t)rows * sizeof *steps) : NULL;
     const int lost = scale && !(whole && steps);
     if (!lost) {
         const Product p = {whole, steps, x, weight, scale, bias, residual, y, in, out};
-        const int64_t panel = PANEL / in > ROWS ? PANEL / in / LEAST_COMMON * LEAST_COMMON : LEAST_COMMON;
-        const int64_t band = BAND / (in * (scale ? 1 : 2)) > OUTS ? BAND / (in * (scale ? 1 : 2)) / OUTS * OUTS : OUTS;
+        const int64_t fitting = BAND / in / (scale ? 1 : 2), share = (out + threads - 1) / threads;
+        const int64_t panel = whole_number_of(LEAST_COMMON, PANEL / in);
+        const int64_t band = whole_number_of(OUTS, fitting < share ? fitting : share + 1);
 #pragma omp parallel num_threads(threads)
         {
             if (scale) {
@@ -259,6 +293,12 @@ int clvp_product(const float *x, int64_t rows, int64_t in, int64_t out, const vo
                     for (int64_t j = 0; j < out; j += band)
                         tile(&p, m, last, j, j + band < out ? j + band : out);
                 }
+            }
+            if (gelu) {
+#pragma omp barrier
+#pragma omp for schedule(static)
+                for (int64_t i = 0; i < rows * out; i += 8)
+                    _mm256_storeu_ps(y + i, activated(_mm256_loadu_ps(y + i)));
             }
         }
     }
@@ -300,22 +340,6 @@ INLINE void found(const float *weights, const uint16_t *values, int64_t count, c
     }
 }
 
-/* e to the x, for x from -87 to 0 (below, as at -87; what is no number stays so): 2 to the whole part times a polynomial
-of the rest. */
-INLINE __m256 exponential(__m256 x)
-{
-    x = _mm256_max_ps(_mm256_set1_ps(-87.0f), x);
-    const __m256 whole = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
-    __m256 rest = _mm256_fnmadd_ps(whole, _mm256_set1_ps(0.693359375f), x);
-    rest = _mm256_fnmadd_ps(whole, _mm256_set1_ps(-2.12194440e-4f), rest);
-    static const float taylor[] = {1 / 720.0f, 1 / 120.0f, 1 / 24.0f, 1 / 6.0f, 0.5f, 1.0f, 1.0f};
-    __m256 y = _mm256_set1_ps(1 / 5040.0f);
-    for (int i = 0; i < 7; i++)
-        y = _mm256_fmadd_ps(y, rest, _mm256_set1_ps(taylor[i]));
-    const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127)), 23);
-    return _mm256_mul_ps(y, _mm256_castsi256_ps(power));
-}
-
 /* logits (count) → e to the (logit - largest), and their sum. There is room for whole registers behind. */
 static float weighed(float *logits, int64_t count)
 {
@@ -338,6 +362,7 @@ typedef struct {
     int64_t length, head;
 } Prompt;
 
+/* Attention of one query in one head, over the prompt's positions and `count` of its row's. */
 INLINE void mix(const float *q, const Prompt *prompt, int64_t head, const uint16_t *keys, const uint16_t *values,
                 int64_t count, const int width, float *weights, float *out)
 {
