@@ -60,7 +60,7 @@ class Weight:
         self.addresses = weight.data_ptr(), _address(scale), _address(bias)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, *, gelu: bool = False) -> Tensor:
-        """x (…, in) → (…, out), onto a residual (…, out); with `gelu`, where out is whole LANES, GELU by tanh of that."""
+        """x (…, in) → (…, out), onto a residual (…, out); with `gelu`, if out is whole LANES, GELU by tanh of that."""
         assert x.shape[-1] == self.inputs and x.dtype == torch.float32
         x = x.contiguous()
         made = x.new_empty(*x.shape[:-1], self.outputs)
