@@ -4,8 +4,8 @@ Owns the kinds and what each promises; knows no layers, files or settings. M row
 
 Every product here gives a row the same bits whatever the number of rows beside it, as long as there are at least
 FEW_ROWS of them in float32: candidates must not depend on their batch. bfloat16 goes through oneDNN's packed kernels,
-which accumulate each element in one order; float32 likewise from four rows on (fewer rows take another kernel); half
-accumulates in one order at any number; int8 sums whole numbers, which is exact in any order; int4 works row by row.
+which accumulate each element in one order; float32 likewise from four rows on (fewer rows take another kernel); half,
+which is our own, accumulates in one order; int8 sums whole numbers, exactly in any order; int4 works row by row.
 tests/test_model_packed.py holds them to it.
 """
 
@@ -262,7 +262,7 @@ def product(
     """
     bias = None if bias is None else bias.to(dtype, copy=True)
     if kind == "int8":
-        levels, scale = rounded_rows(weight) if scale is None else (weight, scale)
+        levels, scale = rounded_rows(weight) if scale is None else (weight, scale.to(torch.float32, copy=True))
         return (NativeProduct if native.multiplies(levels) else DigitsProduct)(levels, bias, scale)
     if scale is not None:
         weight = widened_rows(weight, scale)

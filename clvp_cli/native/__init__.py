@@ -1,11 +1,12 @@
 """The step's own kernels in C, where they were built and the processor has AVX2; whoever asks has another way if not.
 
-Owns the bindings; kernels.c says what is computed, build.py how it is compiled. float32 in and out, on the CPU. M rows.
+Owns the bindings; kernels.c says what is computed, build.py how it is compiled. float32 in and out, on the CPU.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -14,8 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+log = logging.getLogger("clvp")
+
 LIBRARY = Path(__file__).with_name("kernels.so")
-STEP = 16  # inputs that the product takes at once
+STEP = 16  # inputs that are multiplied at once
 MOST_INPUTS = 8192  # whose sums fit
 LANES = 8  # floats that a processor holds at once
 MOST_WIDTH = 128  # of a head
@@ -33,7 +36,11 @@ def kernels() -> ctypes.CDLL | None:
     fits = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
     if os.environ.get("CLVP_NATIVE") == "0" or not fits or not LIBRARY.is_file():
         return None
-    library = ctypes.CDLL(str(LIBRARY))
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+    except OSError as error:
+        log.warning("the kernels could not be loaded, so steps are slower: %s", error)
+        return None
     sizes = Count, Count, Count
     library.clvp_product.argtypes = (Address, *sizes, *[Address] * 5, ctypes.c_int, ctypes.c_int)
     places = Address, Address, Count, Count, Address
@@ -42,7 +49,7 @@ def kernels() -> ctypes.CDLL | None:
 
 
 def multiplies(weight: Tensor) -> bool:
-    """Whether `product` takes an int8 weight (out, in) of this shape; float16 needs whole LANES."""
+    """Whether `Weight` takes an int8 weight (out, in) of this shape; in float16, inputs need only be whole LANES."""
     inputs = weight.shape[1]
     return kernels() is not None and weight.device.type == "cpu" and inputs % STEP == 0 and inputs <= MOST_INPUTS
 
@@ -72,7 +79,7 @@ class Weight:
 
 
 def attends(width: int) -> bool:
-    """Whether `attend` takes heads of this width."""
+    """Whether `Attention` takes heads of this width."""
     return kernels() is not None and width % LANES == 0 and width <= MOST_WIDTH
 
 
@@ -99,9 +106,9 @@ class Attention:
         self.shared = (_Prompt * len(entries))(*entries), of_row.data_ptr()
 
     def __call__(self, qkv: Tensor, lengths: Tensor) -> Tensor:
-        """qkv (M, 3, H, d) of the first rows, queries scaled → what each query finds (M, H, d).
+        """qkv (n, 3, H, d) of the first rows, queries scaled → what each query finds (n, H, d).
 
-        The new keys and values are written behind the `lengths` (M,) that each row has.
+        The new keys and values are written behind the `lengths` (n,) that each row has.
         """
         assert qkv.dtype == torch.float32
         qkv = qkv.contiguous()

@@ -11,14 +11,12 @@ summed in floats is summed within one row in one order. Compiled without contrac
 #define LARGEST 8192.0f /* of an activation, as a whole number: 14 bits */
 #define STEP 16         /* inputs that are multiplied at once */
 #define ROWS 6          /* at the most, of activations, and */
-#define OUTS 2          /* of weights, whose sums are held in registers together; */
-#define WHOLE_ROWS 4    /* as many of whole numbers, whose products need a register too */
+#define OUTS 2          /* of weights, whose sums are held in registers together */
 #define DEEP 4          /* steps at once, where one row comes alone */
 #define AHEAD 1024      /* bytes that are asked for before they are needed */
 #define LINE 64         /* bytes that come at once */
 #define PANEL (1 << 18) /* numbers of rows, and */
 #define BAND (1 << 16)  /* bytes of weights that are multiplied with each other: as the second cache holds */
-#define LEAST_COMMON 12 /* multiple of both numbers of rows */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -69,14 +67,18 @@ INLINE float summed(__m256i sums)
     return (float)((int64_t)lanes[0] + lanes[1] + lanes[2] + lanes[3]);
 }
 
-INLINE __m256i added(__m256i sums, __m256i row, const int8_t *w)
+INLINE __m256i bytes(const int8_t *w)
 {
-    return _mm256_add_epi32(sums, _mm256_madd_epi16(row, _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w))));
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
 }
 
-INLINE __m256i loaded(const int16_t *a)
+/* sums += row (16 numbers) * w, pairwise; one after another, where gcc would hold all products, and sums in memory. */
+INLINE void add_products(__m256i *sums, const int16_t *row, __m256i w)
 {
-    return _mm256_loadu_si256((const __m256i *)a);
+    __m256i products;
+    __asm__("vpmaddwd %3, %2, %0\n\tvpaddd %0, %1, %1"
+            : "=&x"(products), "+x"(*sums)
+            : "x"(w), "m"(*(const __m256i_u *)row));
 }
 
 /* One row a (in) times one weight w (in): memory is read straight on, which is what bounds this. */
@@ -89,18 +91,11 @@ INLINE float lone(const int16_t *a, const int8_t *w, int64_t in)
     for (; k + DEEP * STEP <= in; k += DEEP * STEP) {
         _mm_prefetch((const char *)w + k + AHEAD, _MM_HINT_T0);
         for (int i = 0; i < DEEP; i++)
-            acc[i] = added(acc[i], loaded(a + k + i * STEP), w + k + i * STEP);
+            add_products(&acc[i], a + k + i * STEP, bytes(w + k + i * STEP));
     }
     for (; k < in; k += STEP)
-        acc[0] = added(acc[0], loaded(a + k), w + k);
+        add_products(&acc[0], a + k, bytes(w + k));
     return summed(_mm256_add_epi32(_mm256_add_epi32(acc[0], acc[1]), _mm256_add_epi32(acc[2], acc[3])));
-}
-
-/* sums += row * w, pairwise: in this order, where gcc would hold all products of a block, and its sums in memory. */
-INLINE void add_products(__m256i *sums, __m256i row, __m256i w)
-{
-    __m256i products;
-    __asm__("vpmaddwd %2, %3, %0\n\tvpaddd %0, %1, %1" : "=&x"(products), "+x"(*sums) : "x"(w), "x"(row));
 }
 
 /* sums[r][c]: activations a + r * in times weights w + c * in. With `ahead` the next weights are asked for: they begin
@@ -116,14 +111,12 @@ INLINE void dot(const int16_t *a, const int8_t *w, int64_t in, const int rows, c
     do {
         __m256i wide[OUTS];
         for (int c = 0; c < outs; c++)
-            wide[c] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(w + c * in + k)));
+            wide[c] = bytes(w + c * in + k);
         for (int c = 0; c < outs && ahead; c++)
             _mm_prefetch((const char *)(w + (outs + c) * in + k), _MM_HINT_T0);
-        for (int r = 0; r < rows; r++) {
-            const __m256i row = loaded(a + r * in + k);
+        for (int r = 0; r < rows; r++)
             for (int c = 0; c < outs; c++)
-                add_products(&acc[r][c], row, wide[c]);
-        }
+                add_products(&acc[r][c], a + r * in + k, wide[c]);
         k += STEP;
     } while (k < in);
     for (int r = 0; r < rows; r++)
@@ -197,8 +190,8 @@ INLINE void block(const Product *p, int64_t m, int64_t j, const int rows, const 
 INLINE void few(const Product *p, int64_t m, int64_t j, int64_t rows, const int outs, const int ahead)
 {
     switch (rows) {
-    case 6: if (!p->scale) block(p, m, j, 6, outs, ahead); break;
-    case 5: if (!p->scale) block(p, m, j, 5, outs, ahead); break;
+    case 6: block(p, m, j, 6, outs, ahead); break;
+    case 5: block(p, m, j, 5, outs, ahead); break;
     case 4: block(p, m, j, 4, outs, ahead); break;
     case 3: block(p, m, j, 3, outs, ahead); break;
     case 2: block(p, m, j, 2, outs, ahead); break;
@@ -209,9 +202,8 @@ INLINE void few(const Product *p, int64_t m, int64_t j, int64_t rows, const int 
 /* Rows m to last of outputs j to end: rows stay in the first cache while weights pass, and these in the second. */
 static void tile(const Product *p, int64_t m, int64_t last, int64_t j, int64_t end)
 {
-    const int64_t most = p->scale ? WHOLE_ROWS : ROWS;
-    for (int ahead = 1; m < last; m += most, ahead = 0) {
-        const int64_t rows = last - m < most ? last - m : most;
+    for (int ahead = 1; m < last; m += ROWS, ahead = 0) {
+        const int64_t rows = last - m < ROWS ? last - m : ROWS;
         int64_t at = j;
         for (; at + OUTS <= end; at += OUTS)
             if (ahead)
@@ -270,7 +262,7 @@ int clvp_product(const float *x, int64_t rows, int64_t in, int64_t out, const vo
     if (!lost) {
         const Product p = {whole, steps, x, weight, scale, bias, residual, y, in, out};
         const int64_t fitting = BAND / in / (scale ? 1 : 2), share = (out + threads - 1) / threads;
-        const int64_t panel = whole_number_of(LEAST_COMMON, PANEL / in);
+        const int64_t panel = whole_number_of(ROWS, PANEL / in);
         const int64_t band = whole_number_of(OUTS, fitting < share ? fitting : share + 1);
 #pragma omp parallel num_threads(threads)
         {
