@@ -179,3 +179,11 @@ def test_they_can_be_left_out():
     code = "from clvp_cli import native; print(native.kernels())"
     made = subprocess.run([sys.executable, "-c", code], env={"CLVP_NATIVE": "0"}, capture_output=True, text=True)
     assert made.stdout.strip() == "None", made.stderr
+
+
+@needs_kernels
+def test_what_cannot_be_loaded_is_left_out(tmp_path, monkeypatch, caplog):
+    """A library that is none is PyTorch's way, with a warning."""
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "kernels.so")
+    native.LIBRARY.write_bytes(b"no library")
+    assert native.kernels.__wrapped__() is None and "kernels could not be loaded" in caplog.text

@@ -96,3 +96,12 @@ def test_help_is_there_at_once(tmp_path: Path) -> None:
         after = os.times()
         times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(times) < 0.3, times
+
+
+def test_cycles_are_looked_for_from_the_first_record_on(tmp_path: Path) -> None:
+    """What is loaded is not searched; what is done with it is."""
+    code = RUN.format(arguments=["tokenize", "x"]) + "import gc; assert gc.isenabled() and gc.get_freeze_count()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=tmp_path, env=environment(), timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
