@@ -15,8 +15,8 @@ summed in floats is summed within one row in one order. Compiled without contrac
 #define DEEP 4          /* steps at once, where one row comes alone */
 #define AHEAD 1024      /* bytes that are asked for before they are needed */
 #define LINE 64         /* bytes that come at once */
-#define PANEL (1 << 18) /* numbers of rows, and */
-#define BAND (1 << 16)  /* bytes of weights that are multiplied with each other: as the second cache holds */
+#define PANEL (1 << 18) /* numbers of rows, as the third cache holds, and */
+#define BAND (1 << 16)  /* bytes of weights, as the second, that are multiplied with each other */
 
 #define INLINE static inline __attribute__((always_inline))
 
