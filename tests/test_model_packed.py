@@ -270,6 +270,15 @@ def test_weights_in_a_file_are_never_written_to(plain):
     assert all(torch.equal(tensors[name], before[name]) for name in before)
 
 
+@pytest.mark.skipif(not can_widen_halves(), reason="our kernels are not there")
+@pytest.mark.parametrize("turned", [False, True])
+def test_halves_in_a_file_are_never_written_to(turned):
+    """What is too large for the kernel is made smaller in its own copy alone."""
+    weight = torch.full((16, 16), torch.inf, dtype=torch.float16)
+    made = product("half", torch.float32, weight.t() if turned else weight, None)
+    assert weight.isinf().all() and made(torch.eye(16)).isfinite().all()
+
+
 def test_auto_is_float32_where_nothing_is_gained(monkeypatch):
     """Small models stay in float32; large ones take what the processor is quickest with."""
     monkeypatch.setattr("clvp_cli.model.precision.multiplies_halves", lambda device: True)

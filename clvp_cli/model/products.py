@@ -93,9 +93,8 @@ class NativeProduct(Product):
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> None:
-        nn.Module.__init__(self)
-        own = weight.clone(memory_format=torch.contiguous_format)  # one left in a mapped file would keep it all mapped
-        self.times = native.Weight(own, scale, bias)
+        nn.Module.__init__(self)  # the kernel holds what it multiplies
+        self.times = native.Weight(weight, scale, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.times(x)
@@ -119,13 +118,11 @@ class DigitsProduct(Product):
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor) -> None:
+        nn.Module.__init__(self)  # the weight is packed at once, with its scale
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.scale = scale
-        super().__init__(weight, bias)
-
-    def keep(self, weight: Tensor) -> None:
-        """Pack whole numbers (out, in)."""
-        self.packed = packed_int8(weight.contiguous(), self.scale)
-        self.zeros = torch.zeros_like(self.scale, dtype=torch.int32)
+        self.packed = packed_int8(weight, scale)
+        self.zeros = torch.zeros_like(scale, dtype=torch.int32)
         self.counts = torch.tensor([[[1 / DIGIT]], [[1 / (BASE * DIGIT)]]])  # what a digit is worth, beside the largest
 
     def _summed(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,17 +255,23 @@ def product(
 ) -> Product:
     """A weight (out, in) and its bias, packed as `kind` for activations of `dtype`.
 
-    A weight of whole numbers comes with its scales (out,).
+    A weight of whole numbers comes with its scales (out,). What is kept is copied: weights may be a file's own pages,
+    which are not written to, and one left mapped would keep it all mapped.
     """
+    dense = torch.contiguous_format
     bias = None if bias is None else bias.to(dtype, copy=True)
     if kind == "int8":
-        levels, scale = rounded_rows(weight) if scale is None else (weight, scale.to(torch.float32, copy=True))
-        return (NativeProduct if native.multiplies(levels) else DigitsProduct)(levels, bias, scale)
+        if scale is None:
+            weight, scale = rounded_rows(weight)
+        else:
+            weight, scale = weight.clone(memory_format=dense), scale.to(torch.float32, copy=True)
+        return (NativeProduct if native.multiplies(weight) else DigitsProduct)(weight, bias, scale)
     if scale is not None:
         weight = widened_rows(weight, scale)
     kind = fitting(kind, dtype, weight)
     if kind == "half":
-        return NativeProduct(weight.to(torch.float16).clamp_(-LARGEST_HALF, LARGEST_HALF), bias)
+        halved = weight.to(torch.float16, copy=True, memory_format=dense).clamp_(-LARGEST_HALF, LARGEST_HALF)
+        return NativeProduct(halved, bias)
     if kind == "int4":
         return Int4Product(weight, bias)
     return OneDnnProduct(weight.to(dtype), bias) if kind == "packed" else Product(weight.to(dtype, copy=True), bias)
