@@ -7,7 +7,7 @@ TEXT ?= The lighthouse keeper wrote a letter to his sister every evening.
 
 .PHONY: demo test lint oracle golden mini-data clean
 
-KERNELS := clvp_cli/native/kernels.c clvp_cli/native/build.py
+KERNELS := $(wildcard clvp_cli/native/*.[ch]) clvp_cli/native/build.py
 $(VENV)/ready: pyproject.toml $(KERNELS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(TORCH)

@@ -209,13 +209,15 @@ def test_what_is_kept_in_16_bits(plain, ours, monkeypatch):
     """Caches are as wide as weights and processor deserve, and float32 alone needs companions in a batch."""
     if not ours:
         monkeypatch.setattr(native, "kernels", lambda: None)
-    half = torch.float16 if native.kernels() else torch.bfloat16 if can_pack_halves() else torch.float32
+    ours = native.kernels() is not None
+    sixteen = torch.float16 if ours else torch.bfloat16
+    beside_int8 = sixteen if ours or can_pack_halves() else torch.float32
     for kind, name, cache, rows in (
         ("plain", "float32", torch.float32, FEW_ROWS),
         ("packed", "float32", torch.float32, FEW_ROWS),
-        ("packed", "bfloat16", torch.bfloat16, 1),
-        ("int8", "float32", half, 1),
-        ("int4", "bfloat16", torch.bfloat16, 1),
+        ("packed", "bfloat16", sixteen, 1),
+        ("int8", "float32", beside_int8, 1),
+        ("int4", "bfloat16", sixteen, 1),
     ):
         packed = packed_copy(plain[0], kind, name)
         assert (cache_dtype(packed), least_rows(packed)) == (cache, rows)

@@ -100,10 +100,11 @@ def test_rows_of_zeros_and_of_no_numbers_stay_their_own():
         x[1], x[2, 5] = 0.0, none
         got = product(x, weight, scale, bias)
         assert torch.equal(got[[0, 3]], want[[0, 3]]) and torch.equal(got[1], bias) and got[2].isnan().all()
-    full = torch.full((1, 8192), 127, dtype=torch.int8)
+    full = torch.full((2, 8192), 127, dtype=torch.int8)
     for value in (1.0, -1.0):
-        got = product(torch.full((1, 8192), value), full, torch.ones(1), None)
-        assert float(got) == pytest.approx(value * 127 * 8192, rel=1e-6)
+        for rows in (1, 3):
+            got = product(torch.full((rows, 8192), value), full, torch.ones(2), None)
+            torch.testing.assert_close(got, torch.full((rows, 2), value * 127 * 8192))
 
 
 @needs_kernels
@@ -163,6 +164,62 @@ def test_a_row_attends_alike_among_any_rows():
     qkv[2, :, 1, 7] = float("nan")
     got = native.Attention(cache.clone(), prompts, sizes, of_row)(qkv, lengths)
     assert got[2, 1].isnan().all() and torch.equal(got[[0, 1, 3, 4]], whole[[0, 1, 3, 4]])
+
+
+def layer_parts(heads, width, inner, whole):
+    """Norms and weights of a layer, in 8 bits or in 16."""
+    draw = torch.Generator().manual_seed(width)
+    size = heads * width
+    norms = [torch.nn.LayerNorm(size, eps=1e-5) for _ in range(2)]
+    for norm in norms:
+        norm.weight.data = torch.randn(size, generator=draw)
+        norm.bias.data = torch.randn(size, generator=draw)
+    weights = []
+    for outputs, inputs in ((3 * size, size), (size, size), (inner, size), (size, inner)):
+        full = torch.randn(outputs, inputs, generator=draw) / inputs**0.5
+        scale = full.abs().amax(1) / 127 if whole else None
+        kept = (full / scale[:, None]).round().to(torch.int8) if whole else full.half()
+        weights.append(native.Weight(kept, scale, torch.randn(outputs, generator=draw)))
+    return norms, weights
+
+
+@needs_kernels
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(("heads", "width", "inner"), [(2, 64, 512), (3, 32, 104), (2, 40, 80)])
+def test_a_layer_is_its_parts(heads, width, inner, whole):
+    """What norms, products and attention give one after another; a row's bits are its own, whatever runs beside it."""
+    inner = inner if not whole else -(-inner // 16) * 16
+    norms, weights = layer_parts(heads, width, inner, whole)
+    qkv, out, fc, proj = weights
+    lengths = [7, 0, 31, 31, 2, 64, 9]
+    _, cache, counts, prompts, sizes = caches(len(lengths), heads, width, 70, lengths)
+    of_row = torch.arange(len(lengths)) % 2
+    x = torch.randn(len(lengths), 1, heads * width, generator=torch.Generator().manual_seed(1))
+    layer = native.Layer(norms, weights, heads)
+
+    def among(first, last):
+        own = cache[:, first:last].clone()
+        at = native.Attention(own, prompts, sizes, of_row[first:last])
+        return layer(x[first:last], at, counts[first:last]), own
+
+    whole_batch, written = among(0, len(lengths))
+    own = cache.clone()
+    attention = native.Attention(own, prompts, sizes, of_row)
+    mixed = attention(qkv(norms[0](x)).view(len(x), 3, heads, width), counts).view_as(x)
+    middle = out(mixed, x)
+    want = proj(fc(norms[1](middle), gelu=True), middle)
+    close = {"rtol": 2e-3, "atol": 2e-3} if whole else {"rtol": 2e-5, "atol": 2e-5}  # norms that round the last bit
+    torch.testing.assert_close(whole_batch, want, **close)
+    torch.testing.assert_close(written.float(), own[:, : len(x)].float(), rtol=2e-3, atol=2e-3)
+    for row in range(len(lengths)):
+        alone, its = among(row, row + 1)
+        assert torch.equal(alone[0], whole_batch[row]) and torch.equal(its[:, 0], written[:, row])
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(among(0, len(lengths))[0], whole_batch)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @needs_kernels

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from .. import native
 from ..model.decoder import CodeDecoder
 from ..model.layers import AttendOne
-from ..model.packed import attends_natively, least_queries
+from ..model.packed import NativeAttend, attends_natively, least_queries
 from .cache import PromptCache, RowCache
 
 
@@ -32,29 +32,13 @@ class Step(ABC):
     def __init__(self, cache: RowCache, rows: int) -> None:
         self.cache, self.lengths = cache, cache.lengths[:rows]
 
-    def attend(self, layer: int) -> AttendOne:
-        """The way of layer `layer`."""
-        return StepOfLayer(self, layer)
-
     @abstractmethod
-    def mix(self, layer: int, qkv: Tensor) -> Tensor:
-        """(N, 3, H, d): write the keys and values, then attend → (N, H, d)."""
+    def attend(self, layer: int) -> AttendOne:
+        """The way of layer `layer`: write keys and values, then attend."""
 
     def done(self) -> None:
         """The step's keys now count."""
         self.lengths += 1
-
-
-@dataclass
-class StepOfLayer(AttendOne):
-    """The Attend of one layer of a step."""
-
-    step: Step
-    layer: int
-
-    def joined(self, qkv: Tensor) -> Tensor:
-        """(N, 3, H, d) → (N, H, d)."""
-        return self.step.mix(self.layer, qkv)
 
 
 class Sharing(ABC):
@@ -101,9 +85,9 @@ class NativeStep(Step):
         super().__init__(sharing.cache, rows)
         self.layers = sharing.layers
 
-    def mix(self, layer: int, qkv: Tensor) -> Tensor:
-        """One call."""
-        return self.layers[layer](qkv, self.lengths)
+    def attend(self, layer: int) -> AttendOne:
+        """One call, or a part of the layer's own."""
+        return NativeAttend(self.layers[layer], self.lengths)
 
 
 @dataclass(frozen=True)
@@ -152,8 +136,12 @@ class GroupedStep(Step):
             for group in groups
         ]
 
-    def mix(self, layer: int, qkv: Tensor) -> Tensor:
+    def attend(self, layer: int) -> AttendOne:
         """The parts one after another."""
+        return GroupedAttend(self, layer)
+
+    def mix(self, layer: int, qkv: Tensor) -> Tensor:
+        """(N, 3, H, d) → (N, H, d) of a layer."""
         self._write(layer, qkv[:, 1:])
         return self._found(layer, qkv[:, 0]).to(qkv.dtype)
 
@@ -180,6 +168,18 @@ class GroupedStep(Step):
                 mixed[members], weights[members] = _of_prompt(q[members], own[members], group, mask, layer)
         flat = mixed.reshape(-1, 1, width), weights.reshape(rows * heads, 1, -1)
         return torch.baddbmm(flat[0], flat[1], values).view(rows, heads, width)
+
+
+@dataclass
+class GroupedAttend(AttendOne):
+    """The way of one layer of a step."""
+
+    step: GroupedStep
+    layer: int
+
+    def joined(self, qkv: Tensor) -> Tensor:
+        """(N, 3, H, d) → (N, H, d)."""
+        return self.step.mix(self.layer, qkv)
 
 
 def _mask(prompt: PromptCache, unwritten: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,6 +10,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import torch
@@ -112,8 +113,20 @@ class PackedAttention(nn.Module):
         return self.out.add(mixed, residual)
 
 
+@dataclass
+class NativeAttend(AttendOne):
+    """By our own kernel, which finds rows and prompts where `attention` says; each row has `lengths` (n,) codes."""
+
+    attention: native.Attention
+    lengths: Tensor
+
+    def joined(self, qkv: Tensor) -> Tensor:
+        """(n, 3, H, d) → (n, H, d)."""
+        return self.attention(qkv.float(), self.lengths).to(qkv.dtype)
+
+
 class PackedDecoderLayer(nn.Module):
-    """A ClvpDecoderLayer for inference: x + attention(norm x), then x + mlp(norm x)."""
+    """A ClvpDecoderLayer for inference: x + attention(norm x), then x + mlp(norm x); a step in one call, if it can."""
 
     def __init__(self, layer: ClvpDecoderLayer, act: str, kind: Kind, dtype: torch.dtype) -> None:
         super().__init__()
@@ -127,8 +140,22 @@ class PackedDecoderLayer(nn.Module):
             _flatten(self.post_attention_layernorm, [mlp.c_fc])
         self.attn = PackedAttention(attn.heads, qkv, attn.out_proj, kind, dtype)
         self.fc, self.proj = (packed(part, kind, dtype) for part in (mlp.c_fc, mlp.c_proj))
+        self.whole = self._whole()
+
+    def _whole(self) -> native.Layer | None:
+        """All of it by our own kernels, where they have each part."""
+        all_four = self.attn.qkv, self.attn.out, self.fc, self.proj
+        ours = [part for part in all_four if isinstance(part, NativeProduct)]
+        if len(ours) < len(all_four) or not ours[2].activates(self.act):
+            return None
+        if not native.attends(ours[1].times.inputs // self.attn.heads):
+            return None
+        norms = self.input_layernorm, self.post_attention_layernorm
+        return native.Layer(norms, [part.times for part in ours], self.attn.heads)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        if self.whole is not None and isinstance(attend, NativeAttend):
+            return self.whole(x, attend.attention, attend.lengths)
         x = self.attn(self.input_layernorm(x), attend, x)
         return self.proj.add(self.fc.activated(self.post_attention_layernorm(x), self.act), x)
 
@@ -229,16 +256,18 @@ def flow_dtype(decoder: CodeDecoder) -> torch.dtype:
 
 
 def cache_dtype(decoder: CodeDecoder) -> torch.dtype:
-    """The type of keys and values: 16 bits for weights of 8 too, if our kernels or the processor multiply them."""
+    """The type of keys and values: 16 bits for weights of 8 too, if our kernel or the processor multiplies them."""
     if attends_natively(decoder):
         return torch.float16
     return torch.bfloat16 if _multiplies(decoder, DigitsProduct) and can_pack_halves() else flow_dtype(decoder)
 
 
 def attends_natively(decoder: CodeDecoder) -> bool:
-    """Whether steps attend by our own kernel, over keys and values in float16: beside its products."""
+    """Whether steps attend by our own kernel, over keys and values in float16: where these have 16 bits, on a CPU."""
     width = decoder.config.hidden_size // decoder.config.num_attention_heads
-    return _multiplies(decoder, NativeProduct) and native.attends(width)
+    of_sixteen = flow_dtype(decoder) == torch.bfloat16 and _multiplies(decoder, Product)
+    near = decoder.final_norm.weight.device.type == "cpu"
+    return near and native.attends(width) and (of_sixteen or _multiplies(decoder, NativeProduct))
 
 
 def least_rows(decoder: CodeDecoder) -> int:

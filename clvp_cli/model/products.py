@@ -101,9 +101,11 @@ class NativeProduct(Product):
 
     def activated(self, x: Tensor, name: str) -> Tensor:
         """The activation in the same kernel, where it has it."""
-        if FUSED.get(name) != "tanh" or self.times.outputs % native.LANES:
-            return super().activated(x, name)
-        return self.times(x, gelu=True)
+        return self.times(x, gelu=True) if self.activates(name) else super().activated(x, name)
+
+    def activates(self, name: str) -> bool:
+        """Whether the kernel has that activation, behind as many outputs."""
+        return FUSED.get(name) == "tanh" and self.times.outputs % native.LANES == 0
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         """The residual in the same kernel."""

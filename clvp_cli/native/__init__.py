@@ -1,6 +1,6 @@
-"""The step's own kernels in C, where they were built and the processor has AVX2; whoever asks has another way if not.
+"""A step's own kernels in C, where they were built and the processor has AVX2; whoever asks has another way if not.
 
-Owns the bindings; kernels.c says what is computed, build.py how it is compiled. float32 in and out, on the CPU.
+Owns the bindings; kernels.h says what is computed, build.py how it is compiled. float32 in and out, on the CPU.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 log = logging.getLogger("clvp")
 
@@ -26,8 +26,36 @@ MOST_WIDTH = 128  # of a head
 Address, Count = ctypes.c_void_p, ctypes.c_int64
 
 
+class _Weight(ctypes.Structure):
+    _fields_ = (("numbers", Address), ("scale", Address), ("bias", Address), ("inputs", Count), ("outputs", Count))
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("weight", Address), ("bias", Address), ("eps", ctypes.c_float))
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, _Norm) for name in ("before_attention", "before_mlp")),
+        *((name, _Weight) for name in ("qkv", "out", "fc", "proj")),
+        ("heads", Count),
+        ("width", Count),
+    )
+
+
 class _Prompt(ctypes.Structure):
     _fields_ = (("keys", Address), ("values", Address), ("length", Count), ("head", Count))
+
+
+class _Places(ctypes.Structure):
+    _fields_ = (
+        ("keys", Address),
+        ("values", Address),
+        ("row", Count),
+        ("head", Count),
+        ("prompts", ctypes.POINTER(_Prompt)),
+        ("of_row", Address),
+    )
 
 
 @cache
@@ -41,10 +69,10 @@ def kernels() -> ctypes.CDLL | None:
     except OSError as error:
         log.warning("the kernels could not be loaded, so steps are slower: %s", error)
         return None
-    sizes = Count, Count, Count
-    library.clvp_product.argtypes = (Address, *sizes, *[Address] * 5, ctypes.c_int, ctypes.c_int)
-    places = Address, Address, Count, Count, Address
-    library.clvp_attend.argtypes = (Address, *sizes, *places, ctypes.POINTER(_Prompt), Address, Address, ctypes.c_int)
+    last = Address, ctypes.c_int
+    library.clvp_product.argtypes = (Address, Address, Count, Address, Address, ctypes.c_int, ctypes.c_int)
+    library.clvp_attend.argtypes = (Address, Count, Count, Count, Address, Address, *last)
+    library.clvp_layer.argtypes = (Address, Address, Address, Address, Count, *last)
     return library
 
 
@@ -64,7 +92,8 @@ class Weight:
     def __init__(self, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
         self.kept = weight, scale, bias  # for as long as their addresses are used
         self.outputs, self.inputs = weight.shape
-        self.addresses = weight.data_ptr(), _address(scale), _address(bias)
+        self.described = _Weight(_address(weight), _address(scale), _address(bias), self.inputs, self.outputs)
+        self.address = ctypes.addressof(self.described)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, *, gelu: bool = False) -> Tensor:
         """x (…, in) → (…, out), onto a residual (…, out); with `gelu`, if out is whole LANES, GELU by tanh of that."""
@@ -72,9 +101,8 @@ class Weight:
         x = x.contiguous()
         made = x.new_empty(*x.shape[:-1], self.outputs)
         after = None if residual is None else residual.contiguous()
-        sizes = x.numel() // self.inputs, self.inputs, self.outputs
-        result = _address(after), made.data_ptr(), gelu, torch.get_num_threads()
-        _done(_built().clvp_product(x.data_ptr(), *sizes, *self.addresses, *result))
+        given = self.address, x.data_ptr(), x.numel() // self.inputs, _address(after)
+        _done(_built().clvp_product(*given, made.data_ptr(), gelu, torch.get_num_threads()))
         return made
 
 
@@ -96,14 +124,15 @@ class Attention:
     def __init__(
         self, cache: Tensor, prompts: Sequence[tuple[Tensor, Tensor]], sizes: Sequence[int], of_row: Tensor
     ) -> None:
-        self.kept = cache, prompts, of_row
         entries = [
             _Prompt(keys.data_ptr(), values.data_ptr(), size, keys.stride(0))
             for (keys, values), size in zip(prompts, sizes, strict=True)
         ]
-        keys = cache.data_ptr()
-        self.places = keys, keys + cache.stride(0) * cache.element_size(), cache.stride(1), cache.stride(2)
-        self.shared = (_Prompt * len(entries))(*entries), of_row.data_ptr()
+        shared = (_Prompt * len(entries))(*entries)
+        self.kept = cache, prompts, of_row
+        keys, values = cache.data_ptr(), cache.data_ptr() + cache.stride(0) * cache.element_size()
+        self.described = _Places(keys, values, cache.stride(1), cache.stride(2), shared, of_row.data_ptr())
+        self.address = ctypes.addressof(self.described)
 
     def __call__(self, qkv: Tensor, lengths: Tensor) -> Tensor:
         """qkv (n, 3, H, d) of the first rows, queries scaled → what each query finds (n, H, d).
@@ -114,9 +143,33 @@ class Attention:
         qkv = qkv.contiguous()
         rows, _, heads, width = qkv.shape
         made = qkv.new_empty(rows, heads, width)
-        result = made.data_ptr(), torch.get_num_threads()
-        places = *self.places, lengths.data_ptr()
-        _done(_built().clvp_attend(qkv.data_ptr(), rows, heads, width, *places, *self.shared, *result))
+        given = qkv.data_ptr(), rows, heads, width, self.address, lengths.data_ptr()
+        _done(_built().clvp_attend(*given, made.data_ptr(), torch.get_num_threads()))
+        return made
+
+
+class Layer:
+    """A decoder's layer for one code of each row, in one call: x + attention(norm x), then x + mlp(norm x).
+
+    Its activation is GELU by tanh, its norms have weights and biases in float32; D is `heads` times a width of heads
+    that `attends` takes.
+    """
+
+    def __init__(self, norms: Sequence[nn.LayerNorm], weights: Sequence[Weight], heads: int) -> None:
+        """`norms` before attention and MLP; `weights` of q, k and v together, of out, and of the MLP's two."""
+        self.kept = norms, weights
+        described = [_Norm(_address(norm.weight), _address(norm.bias), norm.eps) for norm in norms]
+        width = weights[1].inputs // heads
+        self.described = _Layer(*described, *(weight.described for weight in weights), heads, width)
+        self.address = ctypes.addressof(self.described)
+
+    def __call__(self, x: Tensor, attention: Attention, lengths: Tensor) -> Tensor:
+        """x (n, …, D) of the first rows → the same shape; keys and values are written as `attention` would."""
+        assert x.dtype == torch.float32
+        x = x.contiguous()
+        made = torch.empty_like(x)
+        given = self.address, attention.address, lengths.data_ptr(), x.data_ptr(), len(x)
+        _done(_built().clvp_layer(*given, made.data_ptr(), torch.get_num_threads()))
         return made
 
 

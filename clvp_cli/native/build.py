@@ -1,4 +1,4 @@
-"""Compiles kernels.c when the package is built or installed; a wheel without the kernels works too, more slowly."""
+"""Compiles the kernels when the package is built or installed; a wheel without the kernels works too, more slowly."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HERE = Path(__file__).resolve().parent
-SOURCE, LIBRARY = HERE / "kernels.c", HERE / "kernels.so"
-FLAGS = ["-O3", "-mavx2", "-mfma", "-mf16c", "-ffp-contract=off", "-fopenmp", "-fPIC", "-shared"]
+SOURCES, LIBRARY = sorted(HERE.glob("*.c")), HERE / "kernels.so"
+FLAGS = ["-O3", "-mavx2", "-mfma", "-mf16c", "-ffp-contract=off", "-fopenmp", "-fPIC", "-shared", "-fvisibility=hidden"]
 
 
 def compiled() -> bool:
@@ -24,7 +24,7 @@ def compiled() -> bool:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if sys.platform != "linux" or platform.machine() != "x86_64" or compiler is None:
         return False
-    command = [compiler, *FLAGS, "-o", str(LIBRARY), str(SOURCE)]
+    command = [compiler, *FLAGS, "-o", str(LIBRARY), *map(str, SOURCES)]
     made = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if made.returncode:
         print(f"clvp's kernels were not compiled, so steps are slower:\n{made.stderr}", file=sys.stderr)

@@ -1,0 +1,139 @@
+/* Each row of a step, for itself, over a prompt's keys and values and its own. */
+
+#include "kernels.h"
+
+#define AT_ONCE 4 /* keys */
+#define WIDEST 128
+
+static void narrowed(const float *x, int64_t width, uint16_t *halves)
+{
+    for (int64_t i = 0; i < width; i += LANES) {
+        const __m128i eight = _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT);
+        _mm_storeu_si128((__m128i *)(halves + i), eight);
+    }
+}
+
+/* Ask for numbers that are wanted soon, if there are any. */
+INLINE void expect(const uint16_t *numbers, int64_t count)
+{
+    for (int64_t i = 0; numbers && i < count; i += LINE / 2)
+        _mm_prefetch((const char *)(numbers + i), _MM_HINT_T1);
+}
+
+/* logits[t] = q . keys[t], and AT_ONCE - 1 more behind; as far as these keys reach, `next` is expected. */
+INLINE void asked(const float *q, const uint16_t *keys, int64_t count, const int width, float *logits,
+                  const uint16_t *next)
+{
+    for (int64_t t = 0; t < count; t += AT_ONCE) {
+        const uint16_t *key[AT_ONCE];
+        __m256 sums[AT_ONCE];
+        for (int i = 0; i < AT_ONCE; i++) {
+            key[i] = keys + (t + i < count ? t + i : t) * width;
+            sums[i] = _mm256_setzero_ps();
+        }
+        expect(next ? next + t * width : NULL, AT_ONCE * width);
+        for (int i = 0; i < width; i += LANES)
+            for (int k = 0; k < AT_ONCE; k++)
+                sums[k] = _mm256_fmadd_ps(_mm256_loadu_ps(q + i), widened(key[k] + i), sums[k]);
+        _mm_storeu_ps(logits + t, four_sums(sums[0], sums[1], sums[2], sums[3]));
+    }
+}
+
+/* mixed += weights[t] * values[t]; `next` as above */
+INLINE void found(const float *weights, const uint16_t *values, int64_t count, const int width, __m256 *mixed,
+                  const uint16_t *next)
+{
+    for (int64_t t = 0; t < count; t++, values += width) {
+        const __m256 weight = _mm256_set1_ps(weights[t]);
+        expect(next ? next + t * width : NULL, width);
+        for (int i = 0; i < width; i += LANES)
+            mixed[i / LANES] = _mm256_fmadd_ps(weight, widened(values + i), mixed[i / LANES]);
+    }
+}
+
+/* logits (count) → e to the (logit - largest), and their sum. There is room for a register behind. */
+static float weighed(float *logits, int64_t count)
+{
+    __m256 high = _mm256_set1_ps(-INFINITY), sums = _mm256_setzero_ps();
+    _mm256_storeu_ps(logits + count, high);
+    for (int64_t t = 0; t < count; t += LANES)
+        high = _mm256_max_ps(_mm256_loadu_ps(logits + t), high);
+    high = _mm256_set1_ps(largest_of(high));
+    for (int64_t t = 0; t < count; t += LANES) { /* what is behind weighs no more than e to the -87 */
+        const __m256 some = exponential(_mm256_sub_ps(_mm256_loadu_ps(logits + t), high));
+        _mm256_storeu_ps(logits + t, some);
+        sums = _mm256_add_ps(sums, some);
+    }
+    return across(sums);
+}
+
+/* Attention of one query in one head, over the prompt's positions and `count` of its row's; `next` are the keys that
+come after it. */
+INLINE void mix(const float *q, const Prompt *prompt, int64_t head, const uint16_t *keys, const uint16_t *values,
+                int64_t count, const int width, float *weights, float *out, const uint16_t *next)
+{
+    const int64_t at = head * prompt->head, both = prompt->length + count;
+    __m256 mixed[WIDEST / LANES];
+    asked(q, prompt->keys + at, prompt->length, width, weights, NULL);
+    asked(q, keys, count, width, weights + prompt->length, values);
+    const __m256 scale = _mm256_set1_ps(1.0f / weighed(weights, both));
+    for (int i = 0; i < width; i += LANES)
+        mixed[i / LANES] = _mm256_setzero_ps();
+    found(weights, prompt->values + at, prompt->length, width, mixed, NULL);
+    found(weights + prompt->length, values, count, width, mixed, next);
+    for (int i = 0; i < width; i += LANES)
+        _mm256_storeu_ps(out + i, _mm256_mul_ps(mixed[i / LANES], scale));
+}
+
+/* The floats that a thread needs for its logits. */
+int64_t room_for_logits(const Places *places, const int64_t *lengths, int64_t rows)
+{
+    int64_t longest = 0;
+    for (int64_t n = 0; n < rows; n++) {
+        const int64_t both = lengths[n] + 1 + places->prompts[places->of_row[n]].length;
+        longest = both > longest ? both : longest;
+    }
+    return longest + LANES;
+}
+
+/* Writes each row's key and value behind the lengths[n] that it has, then attends to its prompt and to its own.
+
+qkv (rows, 3, heads, width), the queries scaled → out (rows, heads, width); logits (threads, room). width is a
+multiple of 8 and at most 128. */
+void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const Places *places, const int64_t *lengths,
+            float *out, float *logits, int64_t room)
+{
+    float *weights = logits + omp_get_thread_num() * room;
+#pragma omp for schedule(static)
+    for (int64_t task = 0; task < rows * heads; task++) {
+        const int64_t h = task / rows, n = task % rows, count = lengths[n] + 1;
+        const float *q = qkv + n * 3 * heads * width + h * width;
+        const Prompt *prompt = places->prompts + places->of_row[n];
+        uint16_t *k = places->keys + n * places->row + h * places->head;
+        uint16_t *v = places->values + n * places->row + h * places->head;
+        const uint16_t *next = n + 1 < rows ? k + places->row : NULL;
+        float *mixed = out + (n * heads + h) * width;
+        narrowed(q + heads * width, width, k + lengths[n] * width);
+        narrowed(q + 2 * heads * width, width, v + lengths[n] * width);
+        if (width == 64)
+            mix(q, prompt, h, k, v, count, 64, weights, mixed, next);
+        else if (width == 32)
+            mix(q, prompt, h, k, v, count, 32, weights, mixed, next);
+        else
+            mix(q, prompt, h, k, v, count, width, weights, mixed, next);
+    }
+}
+
+/* `attend` by so many threads. Returns 0, or 1 where no memory is left. */
+EXPORTED int clvp_attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const Places *places,
+                         const int64_t *lengths, float *out, int threads)
+{
+    const int64_t room = room_for_logits(places, lengths, rows);
+    float *logits = malloc((size_t)threads * room * sizeof *logits);
+    if (!logits)
+        return 1;
+#pragma omp parallel num_threads(threads)
+    attend(qkv, rows, heads, width, places, lengths, out, logits, room);
+    free(logits);
+    return 0;
+}

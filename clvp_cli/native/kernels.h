@@ -1,0 +1,104 @@
+/* What a decoder's step is made of, on x86 with AVX2: products with weights of 8 or 16 bits, attention over keys and
+values of 16, and a whole layer of both.
+
+Plain functions on memory that the caller owns, bound by __init__.py; nothing here allocates for longer than a call.
+A row's result depends on no other row and on no number of threads: whole sums are exact in any order, and what is
+summed in floats is summed within one row in one order. Compiled without contraction of a * b + c. */
+
+#ifndef CLVP_KERNELS_H
+#define CLVP_KERNELS_H
+
+#include <immintrin.h>
+#include <math.h>
+#include <omp.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#define LANES 8 /* floats of a register */
+#define LINE 64 /* bytes that come from memory at once */
+#define EXPORTED __attribute__((visibility("default")))
+#define INLINE static inline __attribute__((always_inline))
+
+/* A weight (out, in) and its bias (out) or NULL.
+
+With `scale` (out) it is 8-bit whole numbers, of which output j counts scale[j], rows are rounded to 14 bits, and in is
+a multiple of 16 and at most 8192; without, it is floats of 16 bits, and in a multiple of 8. */
+typedef struct {
+    const void *numbers;
+    const float *scale, *bias;
+    int64_t in, out;
+} Weight;
+
+/* Room for rows as they are multiplied: whole numbers of 16 bits, and what one of them counts in each; or floats. */
+typedef struct {
+    void *numbers;
+    float *steps;
+} Laid;
+
+/* Keys and values (heads, ..., width) of a prompt, `head` numbers apart, of which `length` positions are in use. */
+typedef struct {
+    const uint16_t *keys, *values;
+    int64_t length, head;
+} Prompt;
+
+/* Keys and values of rows (rows, heads, ..., width), `row` and `head` numbers apart; row n continues prompt number
+of_row[n]. */
+typedef struct {
+    uint16_t *keys, *values;
+    int64_t row, head;
+    const Prompt *prompts;
+    const int64_t *of_row;
+} Places;
+
+/* Within a parallel region, by all of its threads, which then wait for each other. */
+void multiply(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, int gelu, Laid room);
+size_t room_for_rows(const Weight *w, int64_t rows);
+void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const Places *places, const int64_t *lengths,
+            float *out, float *logits, int64_t room);
+int64_t room_for_logits(const Places *places, const int64_t *lengths, int64_t rows);
+
+/* The sum of eight: neighbours, pairs of these, then the halves, as four_sums has it. */
+INLINE float across(__m256 x)
+{
+    x = _mm256_hadd_ps(x, x);
+    x = _mm256_hadd_ps(x, x);
+    return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)));
+}
+
+/* The sums of four times eight, each as it would be alone. */
+INLINE __m128 four_sums(__m256 a, __m256 b, __m256 c, __m256 d)
+{
+    const __m256 four = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    return _mm_add_ps(_mm256_castps256_ps128(four), _mm256_extractf128_ps(four, 1));
+}
+
+/* The largest of eight. */
+INLINE float largest_of(__m256 x)
+{
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+INLINE __m256 widened(const uint16_t *halves)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
+}
+
+/* e to the x, for x from -87 to 0 (below, as at -87; what is no number stays so): 2 to the whole part times a
+polynomial of the rest. */
+INLINE __m256 exponential(__m256 x)
+{
+    x = _mm256_max_ps(_mm256_set1_ps(-87.0f), x);
+    const __m256 whole = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
+    __m256 rest = _mm256_fnmadd_ps(whole, _mm256_set1_ps(0.693359375f), x);
+    rest = _mm256_fnmadd_ps(whole, _mm256_set1_ps(-2.12194440e-4f), rest);
+    static const float taylor[] = {1 / 720.0f, 1 / 120.0f, 1 / 24.0f, 1 / 6.0f, 0.5f, 1.0f, 1.0f};
+    __m256 y = _mm256_set1_ps(1 / 5040.0f);
+    for (int i = 0; i < 7; i++)
+        y = _mm256_fmadd_ps(y, rest, _mm256_set1_ps(taylor[i]));
+    const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(y, _mm256_castsi256_ps(power));
+}
+
+#endif

@@ -1,0 +1,66 @@
+/* A decoder's layer, for one code of each row: x + attention(norm x), then x + mlp(norm x). */
+
+#include "kernels.h"
+
+/* Layer normalisation over `width` numbers. */
+typedef struct {
+    const float *weight, *bias;
+    float eps;
+} Norm;
+
+typedef struct {
+    Norm before_attention, before_mlp;
+    Weight qkv, out, fc, proj;
+    int64_t heads, width;
+} Layer;
+
+/* Row m of x (rows, width) → out. */
+static void normed(const Norm *norm, const float *x, int64_t rows, int64_t width, float *out)
+{
+#pragma omp for schedule(static)
+    for (int64_t m = 0; m < rows; m++) {
+        const float *row = x + m * width;
+        __m256 sums = _mm256_setzero_ps(), squares = _mm256_setzero_ps();
+        for (int64_t i = 0; i < width; i += LANES)
+            sums = _mm256_add_ps(sums, _mm256_loadu_ps(row + i));
+        const __m256 mean = _mm256_set1_ps(across(sums) / (float)width);
+        for (int64_t i = 0; i < width; i += LANES) {
+            const __m256 rest = _mm256_sub_ps(_mm256_loadu_ps(row + i), mean);
+            squares = _mm256_fmadd_ps(rest, rest, squares);
+        }
+        const __m256 scale = _mm256_set1_ps(1.0f / sqrtf(across(squares) / (float)width + norm->eps));
+        for (int64_t i = 0; i < width; i += LANES) {
+            const __m256 even = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(row + i), mean), scale);
+            const __m256 weight = _mm256_loadu_ps(norm->weight + i), bias = _mm256_loadu_ps(norm->bias + i);
+            _mm256_storeu_ps(out + m * width + i, _mm256_fmadd_ps(even, weight, bias));
+        }
+    }
+}
+
+/* x (rows, D) → y (rows, D), D heads times width; keys and values go where `places` and `lengths` say. The activation
+is GELU by tanh. Returns 0, or 1 where no memory is left. */
+EXPORTED int clvp_layer(const Layer *layer, const Places *places, const int64_t *lengths, const float *x, int64_t rows,
+                        float *y, int threads)
+{
+    const int64_t width = layer->heads * layer->width, inner = layer->fc.out;
+    const int64_t room = room_for_logits(places, lengths, rows);
+    const size_t first = room_for_rows(&layer->qkv, rows), second = room_for_rows(&layer->proj, rows);
+    const size_t floats = (size_t)rows * (4 * width + inner + 1) + (size_t)threads * room;
+    float *memory = malloc(floats * sizeof *memory + (first > second ? first : second));
+    if (!memory)
+        return 1;
+    float *some = memory, *qkv = some + rows * width, *many = qkv + 3 * rows * width, *logits = many + rows * inner;
+    const Laid laid = {memory + floats, logits + threads * room};
+#pragma omp parallel num_threads(threads)
+    {
+        normed(&layer->before_attention, x, rows, width, some);
+        multiply(&layer->qkv, some, rows, NULL, qkv, 0, laid);
+        attend(qkv, rows, layer->heads, layer->width, places, lengths, some, logits, room);
+        multiply(&layer->out, some, rows, x, y, 0, laid);
+        normed(&layer->before_mlp, y, rows, width, some);
+        multiply(&layer->fc, some, rows, NULL, many, 1, laid);
+        multiply(&layer->proj, many, rows, y, y, 0, laid);
+    }
+    free(memory);
+    return 0;
+}
