@@ -22,7 +22,6 @@ from clvp_cli.model.products import (
     Product,
     can_pack,
     can_pack_halves,
-    can_widen_halves,
     multiplies_whole_numbers,
     product,
     uses_fbgemm,
@@ -31,11 +30,10 @@ from clvp_cli.settings import SamplingSettings
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(not can_pack(CPU), reason="this build of torch has no oneDNN")
-WIDENED = pytest.param(
-    "half", "float32", marks=pytest.mark.skipif(not can_widen_halves(), reason="our kernels are not there")
-)
+needs_kernels = pytest.mark.skipif(native.kernels() is None, reason="our kernels are not there")
+OURS = [pytest.param(kind, "float32", marks=needs_kernels) for kind in ("full", "half")]
 KINDS = [
-    ("plain", "float32"), ("packed", "float32"), ("packed", "bfloat16"), ("int8", "float32"), WIDENED,
+    ("plain", "float32"), ("packed", "float32"), ("packed", "bfloat16"), ("int8", "float32"), *OURS,
     ("int4", "bfloat16"), ("int8 by PyTorch", "float32"),
 ]  # fmt: skip
 ROUNDING = {"float32": 1e-5, "bfloat16": 1.5e-2, "half": 1e-3, "int8": 2e-2, "int4": 0.15}  # of the largest output
@@ -204,6 +202,28 @@ def test_candidates_are_their_own_in_every_precision(plain, kind, name):
 
 
 @needs_onednn
+def test_widths_that_no_kernel_of_ours_takes():
+    """An MLP of 100 in the middle goes PyTorch's way, rows of float32 then in company; candidates stay their own."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(SMALL, n_inner=100, num_hidden_layers=1)
+    decoder = CodeDecoder(config)
+    initialise(decoder, config)
+    prompt = torch.randn(7, 256)
+    options = SamplingSettings(max_codes=9, min_codes=9)
+    for kind, rows in (("full", FEW_ROWS), ("int8", 1)):
+        packed = packed_copy(decoder.eval(), kind, "float32")
+        assert least_rows(packed) == rows
+        together, alone = (
+            sorted(
+                (g.codes.tolist(), g.logprob)
+                for g in generate(packed, [Prompt(prompt, 5, range(3))], options, batch_size=n)
+            )
+            for n in (0, 1)
+        )
+        assert together == alone
+
+
+@needs_onednn
 @pytest.mark.parametrize("ours", [True, False])
 def test_what_is_kept_in_16_bits(plain, ours, monkeypatch):
     """Caches are as wide as weights and processor deserve, and float32 alone needs companions in a batch."""
@@ -215,6 +235,7 @@ def test_what_is_kept_in_16_bits(plain, ours, monkeypatch):
     for kind, name, cache, rows in (
         ("plain", "float32", torch.float32, FEW_ROWS),
         ("packed", "float32", torch.float32, FEW_ROWS),
+        ("full", "float32", torch.float32, 1 if ours else FEW_ROWS),
         ("packed", "bfloat16", sixteen, 1),
         ("int8", "float32", beside_int8, 1),
         ("int4", "bfloat16", sixteen, 1),
@@ -225,7 +246,7 @@ def test_what_is_kept_in_16_bits(plain, ours, monkeypatch):
 
 
 @needs_onednn
-@pytest.mark.parametrize(("kind", "name"), KINDS[:5], indirect=["kind"])
+@pytest.mark.parametrize(("kind", "name"), KINDS[:6], indirect=["kind"])
 def test_packed_encoders_are_the_encoder(kind, name):
     """Embeddings of packed encoders point where the encoder's do."""
     torch.manual_seed(1)
@@ -238,7 +259,7 @@ def test_packed_encoders_are_the_encoder(kind, name):
     ids = torch.randint(0, 100, (3, 40))
     want = encoder.embed(ids)
     got = pack_encoder(copy.deepcopy(encoder), kind, getattr(torch, name)).embed(ids).float()
-    least = {"plain": 0.99999, "packed": 0.99999 if name == "float32" else 0.999, "half": 0.99999, "int8": 0.999}[kind]
+    least = 0.999 if kind == "int8" or name == "bfloat16" else 0.99999
     assert torch.nn.functional.cosine_similarity(got, want).min() >= least
 
 
@@ -272,7 +293,7 @@ def test_weights_in_a_file_are_never_written_to(plain):
     assert all(torch.equal(tensors[name], before[name]) for name in before)
 
 
-@pytest.mark.skipif(not can_widen_halves(), reason="our kernels are not there")
+@needs_kernels
 @pytest.mark.parametrize("turned", [False, True])
 def test_halves_in_a_file_are_never_written_to(turned):
     """What is too large for the kernel is made smaller in its own copy alone."""
@@ -290,7 +311,9 @@ def test_auto_is_float32_where_nothing_is_gained(monkeypatch):
     assert precision("auto", CPU, WORTH_HALVING - 1).name == "float32"
     best = "int8" if can_pack(CPU) and multiplies_whole_numbers() else "float32"
     assert precision("auto", CPU, WORTH_HALVING).name == best
-    assert precision("float16", CPU, 0).kind == ("half" if can_widen_halves() else "packed")
+    ours = native.kernels() is not None
+    assert precision("float16", CPU, 0).kind == ("half" if ours else "packed")
+    assert precision("float32", CPU, 0).kind == ("full" if ours else "packed")
     with pytest.raises(UsageError, match="int8"):
         precision("int8", torch.device("cuda"), 0)
 

@@ -30,6 +30,7 @@ from .products import (
     can_pack_halves,
     column_scales,
     flowing,
+    needs_company,
     product,
     rounded_rows,
     widened_rows,
@@ -242,8 +243,11 @@ def _return_memory() -> None:
 
 @torch.no_grad()
 def pack_encoder(encoder: Encoder, kind: Kind, dtype: torch.dtype = torch.float32) -> Encoder:
-    """Pack an encoder's layers in place; embedding, norms and projection stay as they are, in the flowing type."""
-    dtype = flowing(kind, dtype)
+    """Pack an encoder's layers in place; embedding, norms and projection stay as they are, in the flowing type.
+
+    It has many rows at once, which oneDNN multiplies faster in float32 than our kernel does.
+    """
+    kind, dtype = "packed" if kind == "full" else kind, flowing(kind, dtype)
     _replace_each(encoder.layers, lambda layer: PackedEncoderLayer(cast(ClvpEncoderLayer, layer), kind, dtype))
     for part in (encoder.token_embedding, encoder.final_layer_norm, encoder.projection):
         _owned(part, dtype)
@@ -258,22 +262,29 @@ def flow_dtype(decoder: CodeDecoder) -> torch.dtype:
 def cache_dtype(decoder: CodeDecoder) -> torch.dtype:
     """The type of keys and values: 16 bits for weights of 8 too, if our kernel or the processor multiplies them."""
     if attends_natively(decoder):
-        return torch.float16
+        return torch.float32 if _in_full(decoder) else torch.float16
     return torch.bfloat16 if _multiplies(decoder, DigitsProduct) and can_pack_halves() else flow_dtype(decoder)
 
 
 def attends_natively(decoder: CodeDecoder) -> bool:
-    """Whether steps attend by our own kernel, over keys and values in float16: where these have 16 bits, on a CPU."""
+    """Whether steps attend by our own kernel: beside its products, and on a CPU wherever caches have 16 bits."""
     width = decoder.config.hidden_size // decoder.config.num_attention_heads
     of_sixteen = flow_dtype(decoder) == torch.bfloat16 and _multiplies(decoder, Product)
     near = decoder.final_norm.weight.device.type == "cpu"
     return near and native.attends(width) and (of_sixteen or _multiplies(decoder, NativeProduct))
 
 
+def _in_full(decoder: CodeDecoder) -> bool:
+    """Whether our kernel multiplies a decoder's weights in float32."""
+    first = decoder.stack.layers[0]
+    product = first.fc if isinstance(first, PackedDecoderLayer) else None
+    return isinstance(product, NativeProduct) and product.times.dtype == torch.float32
+
+
 def least_rows(decoder: CodeDecoder) -> int:
     """How many rows a step must have for a row's result not to depend on their number."""
-    alone = flow_dtype(decoder) != torch.float32 or _multiplies(decoder, NativeProduct, DigitsProduct)
-    return 1 if alone else FEW_ROWS
+    products = *decoder.stack.layers[0].modules(), decoder.lm_head
+    return FEW_ROWS if any(needs_company(part, flow_dtype(decoder)) for part in products) else 1
 
 
 def least_queries(decoder: CodeDecoder) -> int:

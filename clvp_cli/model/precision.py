@@ -11,7 +11,7 @@ import torch
 
 from .. import native
 from ..errors import UsageError
-from .products import Kind, can_pack, flowing, halves, multiplies_whole_numbers
+from .products import OURS, Kind, can_pack, flowing, halves, multiplies_whole_numbers
 
 # A model with fewer parameters is done in milliseconds and fits into caches: halving its weights gains nothing.
 WORTH_HALVING = 50_000_000
@@ -28,7 +28,7 @@ class Precision:
     @property
     def kernels(self) -> str:
         """Whose kernels multiply: "clvp" or "torch"."""
-        return "clvp" if self.kind in ("int8", "half") and native.kernels() else "torch"
+        return "clvp" if self.kind in ("int8", *OURS) and native.kernels() else "torch"
 
 
 def precision(name: str, device: torch.device, parameters: int) -> Precision:
@@ -49,7 +49,9 @@ def precision(name: str, device: torch.device, parameters: int) -> Precision:
     dtype: torch.dtype = getattr(torch, name)
     if packs and dtype != torch.float32:
         return Precision(name, *halves(dtype))
-    return Precision(name, "packed" if packs else "plain", dtype)
+    if not packs:
+        return Precision(name, "plain", dtype)
+    return Precision(name, "full" if native.kernels() else "packed", dtype)
 
 
 def _fastest(device: torch.device) -> str:

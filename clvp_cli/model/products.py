@@ -4,8 +4,9 @@ Owns the kinds and what each promises; knows no layers, files or settings. M row
 
 Every product here gives a row the same bits whatever the number of rows beside it, as long as there are at least
 FEW_ROWS of them in float32: candidates must not depend on their batch. bfloat16 goes through oneDNN's packed kernels,
-which accumulate each element in one order; float32 likewise from four rows on (fewer rows take another kernel); half,
-which is our own, accumulates in one order; int8 sums whole numbers, exactly in any order; int4 works row by row.
+which accumulate each element in one order; float32 likewise from four rows on (fewer rows take another kernel); full
+and half, which are our own, accumulate in one order; int8 sums whole numbers, exactly in any order; int4 works row by
+row.
 tests/test_model_packed.py holds them to it.
 """
 
@@ -22,10 +23,11 @@ from torch.nn import functional as F
 from .. import native
 from .layers import activation
 
-Kind = Literal["plain", "packed", "half", "int8", "int4"]
+Kind = Literal["plain", "packed", "full", "half", "int8", "int4"]
 
 FUSED = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # activations that oneDNN appends itself
 FEW_ROWS = 4  # float32 kernels differ below it
+OURS: dict[Kind, torch.dtype] = {"full": torch.float32, "half": torch.float16}  # kinds of our own kernel's, in floats
 LARGEST_HALF = torch.finfo(torch.float16).max
 DIGIT, BASE = 64, 128  # the largest digit of an activation, and what the higher one counts
 FLATTEST = 10  # a column is made at most 2 to this times as large, or as small
@@ -86,7 +88,7 @@ class OneDnnProduct(Product):
 
 
 class NativeProduct(Product):
-    """By our own kernel: 16-bit weights times floats; or 8-bit weights, a scale an output, times rows of 14 bits.
+    """By our own kernel: floats, of 16 bits too; or 8-bit weights, a scale an output, times rows of 14 bits.
 
     What is lost is the weights' rounding: 14 bits leave a row 8 beside a channel 60 times as large as the others.
     float32 in and out.
@@ -245,7 +247,7 @@ def uses_fbgemm() -> bool:
 
 def fitting(kind: Kind, dtype: torch.dtype, weight: Tensor) -> Kind:
     """`kind`, or the nearest for a weight (out, in) whose shape or type the kernel cannot take."""
-    if kind == "half" and weight.shape[1] % native.LANES:
+    if kind in OURS and not native.multiplies(OURS[kind], weight.shape[1]):
         kind = "packed"
     if kind == "int4" and (weight.shape[1] % INT4_GROUP or weight.shape[0] % 16):
         kind = "packed"
@@ -267,13 +269,14 @@ def product(
             weight, scale = rounded_rows(weight)
         else:
             weight, scale = weight.clone(memory_format=dense), scale.to(torch.float32, copy=True)
-        return (NativeProduct if native.multiplies(weight) else DigitsProduct)(weight, bias, scale)
+        ours = native.multiplies(torch.int8, weight.shape[1])
+        return (NativeProduct if ours else DigitsProduct)(weight, bias, scale)
     if scale is not None:
         weight = widened_rows(weight, scale)
     kind = fitting(kind, dtype, weight)
-    if kind == "half":
-        halved = weight.to(torch.float16, copy=True, memory_format=dense).clamp_(-LARGEST_HALF, LARGEST_HALF)
-        return NativeProduct(halved, bias)
+    if kind in OURS:
+        kept = weight.to(OURS[kind], copy=True, memory_format=dense)
+        return NativeProduct(kept.clamp_(-LARGEST_HALF, LARGEST_HALF) if kind == "half" else kept, bias)
     if kind == "int4":
         return Int4Product(weight, bias)
     return OneDnnProduct(weight.to(dtype), bias) if kind == "packed" else Product(weight.to(dtype, copy=True), bias)
@@ -288,15 +291,23 @@ class HalfHead(nn.Module):
         self.inner = product(kind, self.dtype, weight, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.inner(x.to(self.dtype)).float()
-        return out
+        """(…, in) → (…, out)."""
+        rows = x.flatten(0, -2)
+        few = FEW_ROWS - len(rows) if needs_company(self.inner, self.dtype) else 0
+        out: Tensor = self.inner(F.pad(rows, (0, 0, 0, max(0, few))).to(self.dtype)).float()
+        return out[: len(rows)].unflatten(0, x.shape[:-1])
+
+
+def needs_company(part: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether a product's kernel gives a row other bits if there are fewer than FEW_ROWS."""
+    return dtype == torch.float32 and (type(part) in (Product, OneDnnProduct) or isinstance(part, nn.Linear))
 
 
 def halves(dtype: torch.dtype) -> tuple[Kind, torch.dtype]:
     """How this processor does best with weights of 16 bits, and the type of activations between them."""
     if dtype == torch.bfloat16 and can_pack_halves():
         return "packed", dtype
-    return ("half" if can_widen_halves() else "packed"), torch.float32
+    return ("half" if native.kernels() else "packed"), torch.float32
 
 
 def can_pack(device: torch.device) -> bool:
@@ -309,11 +320,6 @@ def can_pack_halves() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def can_widen_halves() -> bool:
-    """Whether our own kernel, which reads float16 weights, is there."""
-    return native.kernels() is not None
-
-
 def flowing(kind: Kind, dtype: torch.dtype) -> torch.dtype:
     """The type that activations have between the products of a kind."""
-    return {"half": torch.float32, "int8": torch.float32, "int4": torch.bfloat16}.get(kind, dtype)
+    return torch.float32 if kind in ("int8", *OURS) else torch.bfloat16 if kind == "int4" else dtype

@@ -22,12 +22,16 @@ STEP = 16  # inputs that are multiplied at once
 MOST_INPUTS = 8192  # whose sums fit
 LANES = 8  # floats that a processor holds at once
 MOST_WIDTH = 128  # of a head
+FLOATS = (torch.float16, torch.float32)
 
 Address, Count = ctypes.c_void_p, ctypes.c_int64
 
 
 class _Weight(ctypes.Structure):
-    _fields_ = (("numbers", Address), ("scale", Address), ("bias", Address), ("inputs", Count), ("outputs", Count))
+    _fields_ = (
+        *((name, Address) for name in ("numbers", "scale", "bias")),
+        *((name, Count) for name in ("bits", "inputs", "outputs")),
+    )
 
 
 class _Norm(ctypes.Structure):
@@ -51,6 +55,7 @@ class _Places(ctypes.Structure):
     _fields_ = (
         ("keys", Address),
         ("values", Address),
+        ("bits", Count),
         ("row", Count),
         ("head", Count),
         ("prompts", ctypes.POINTER(_Prompt)),
@@ -76,23 +81,26 @@ def kernels() -> ctypes.CDLL | None:
     return library
 
 
-def multiplies(weight: Tensor) -> bool:
-    """Whether `Weight` takes an int8 weight (out, in) of this shape; in float16, inputs need only be whole LANES."""
-    inputs = weight.shape[1]
-    return kernels() is not None and weight.device.type == "cpu" and inputs % STEP == 0 and inputs <= MOST_INPUTS
+def multiplies(dtype: torch.dtype, inputs: int) -> bool:
+    """Whether `Weight` takes numbers of that type, so many inputs of them."""
+    whole = dtype == torch.int8
+    fits = inputs % STEP == 0 and inputs <= MOST_INPUTS if whole else inputs % LANES == 0
+    return fits and (whole or dtype in FLOATS) and kernels() is not None
 
 
 class Weight:
     """A weight (out, in) that rows are multiplied with, its bias (out,) added; all contiguous.
 
     The weight is int8, and scale (out,) what a whole number counts in each output; rows are rounded to 14 bits of their
-    largest. Or it is float16, without a scale.
+    largest. Or it is one of FLOATS, without a scale.
     """
 
     def __init__(self, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
         self.kept = weight, scale, bias  # for as long as their addresses are used
+        self.dtype = weight.dtype
         self.outputs, self.inputs = weight.shape
-        self.described = _Weight(_address(weight), _address(scale), _address(bias), self.inputs, self.outputs)
+        given = weight.itemsize * 8, self.inputs, self.outputs
+        self.described = _Weight(_address(weight), _address(scale), _address(bias), *given)
         self.address = ctypes.addressof(self.described)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, *, gelu: bool = False) -> Tensor:
@@ -115,8 +123,8 @@ class Attention:
     """One layer of a step: a prompt's positions and a row's own in one softmax.
 
     Args:
-        cache: (2, rows, H, L, d) float16, dense but for its rows: keys and values of each row.
-        prompts: keys and values (H, P, d) of each prompt, float16, dense.
+        cache: (2, rows, H, L, d) of one of FLOATS, dense but for its rows: keys and values of each row.
+        prompts: keys and values (H, P, d) of each prompt, of the same type, dense.
         sizes: how many of a prompt's positions are in use.
         of_row: (rows,) the number of the prompt that a row continues.
     """
@@ -124,14 +132,16 @@ class Attention:
     def __init__(
         self, cache: Tensor, prompts: Sequence[tuple[Tensor, Tensor]], sizes: Sequence[int], of_row: Tensor
     ) -> None:
+        size_of = cache.itemsize
         entries = [
-            _Prompt(keys.data_ptr(), values.data_ptr(), size, keys.stride(0))
+            _Prompt(keys.data_ptr(), values.data_ptr(), size, keys.stride(0) * size_of)
             for (keys, values), size in zip(prompts, sizes, strict=True)
         ]
         shared = (_Prompt * len(entries))(*entries)
         self.kept = cache, prompts, of_row
-        keys, values = cache.data_ptr(), cache.data_ptr() + cache.stride(0) * cache.element_size()
-        self.described = _Places(keys, values, cache.stride(1), cache.stride(2), shared, of_row.data_ptr())
+        values, row, head = (stride * size_of for stride in cache.stride()[:3])
+        start = cache.data_ptr()
+        self.described = _Places(start, start + values, size_of * 8, row, head, shared, of_row.data_ptr())
         self.address = ctypes.addressof(self.described)
 
     def __call__(self, qkv: Tensor, lengths: Tensor) -> Tensor:

@@ -5,49 +5,57 @@
 #define AT_ONCE 4 /* keys */
 #define WIDEST 128
 
-static void narrowed(const float *x, int64_t width, uint16_t *halves)
+/* Keys, or values, are floats of `bits` bits: LANES of them are `bits` bytes, a position width / LANES times these. */
+
+/* Floats x (width) in so many bits. */
+static void stored(const float *x, int64_t width, int64_t bits, char *numbers)
 {
-    for (int64_t i = 0; i < width; i += LANES) {
-        const __m128i eight = _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT);
-        _mm_storeu_si128((__m128i *)(halves + i), eight);
+    for (int64_t i = 0; i < width; i += LANES, numbers += bits) {
+        const __m256 eight = _mm256_loadu_ps(x + i);
+        if (bits == 32)
+            _mm256_storeu_ps((float *)numbers, eight);
+        else
+            _mm_storeu_si128((__m128i *)numbers, _mm256_cvtps_ph(eight, _MM_FROUND_TO_NEAREST_INT));
     }
 }
 
-/* Ask for numbers that are wanted soon, if there are any. */
-INLINE void expect(const uint16_t *numbers, int64_t count)
+/* Ask for what is wanted soon, if anything is. */
+INLINE void expect(const char *some, int64_t bytes)
 {
-    for (int64_t i = 0; numbers && i < count; i += LINE / 2)
-        _mm_prefetch((const char *)(numbers + i), _MM_HINT_T1);
+    for (int64_t i = 0; some && i < bytes; i += LINE)
+        _mm_prefetch(some + i, _MM_HINT_T1);
 }
 
 /* logits[t] = q . keys[t], and AT_ONCE - 1 more behind; as far as these keys reach, `next` is expected. */
-INLINE void asked(const float *q, const uint16_t *keys, int64_t count, const int width, float *logits,
-                  const uint16_t *next)
+INLINE void asked(const float *q, const char *keys, int64_t count, const int bits, const int width, float *logits,
+                  const char *next)
 {
+    const int64_t position = width / LANES * bits;
     for (int64_t t = 0; t < count; t += AT_ONCE) {
-        const uint16_t *key[AT_ONCE];
+        const char *key[AT_ONCE];
         __m256 sums[AT_ONCE];
         for (int i = 0; i < AT_ONCE; i++) {
-            key[i] = keys + (t + i < count ? t + i : t) * width;
+            key[i] = keys + (t + i < count ? t + i : t) * position;
             sums[i] = _mm256_setzero_ps();
         }
-        expect(next ? next + t * width : NULL, AT_ONCE * width);
-        for (int i = 0; i < width; i += LANES)
+        expect(next ? next + t * position : NULL, AT_ONCE * position);
+        for (int i = 0; i < width / LANES; i++)
             for (int k = 0; k < AT_ONCE; k++)
-                sums[k] = _mm256_fmadd_ps(_mm256_loadu_ps(q + i), widened(key[k] + i), sums[k]);
+                sums[k] = _mm256_fmadd_ps(_mm256_loadu_ps(q + i * LANES), floats(key[k] + i * bits, bits), sums[k]);
         _mm_storeu_ps(logits + t, four_sums(sums[0], sums[1], sums[2], sums[3]));
     }
 }
 
 /* mixed += weights[t] * values[t]; `next` as above */
-INLINE void found(const float *weights, const uint16_t *values, int64_t count, const int width, __m256 *mixed,
-                  const uint16_t *next)
+INLINE void found(const float *weights, const char *values, int64_t count, const int bits, const int width,
+                  __m256 *mixed, const char *next)
 {
-    for (int64_t t = 0; t < count; t++, values += width) {
+    const int64_t position = width / LANES * bits;
+    for (int64_t t = 0; t < count; t++, values += position) {
         const __m256 weight = _mm256_set1_ps(weights[t]);
-        expect(next ? next + t * width : NULL, width);
-        for (int i = 0; i < width; i += LANES)
-            mixed[i / LANES] = _mm256_fmadd_ps(weight, widened(values + i), mixed[i / LANES]);
+        expect(next ? next + t * position : NULL, position);
+        for (int i = 0; i < width / LANES; i++)
+            mixed[i] = _mm256_fmadd_ps(weight, floats(values + i * bits, bits), mixed[i]);
     }
 }
 
@@ -69,20 +77,20 @@ static float weighed(float *logits, int64_t count)
 
 /* Attention of one query in one head, over the prompt's positions and `count` of its row's; `next` are the keys that
 come after it. */
-INLINE void mix(const float *q, const Prompt *prompt, int64_t head, const uint16_t *keys, const uint16_t *values,
-                int64_t count, const int width, float *weights, float *out, const uint16_t *next)
+INLINE void mix(const float *q, const Prompt *prompt, int64_t head, const char *keys, const char *values, int64_t count,
+                const int bits, const int width, float *weights, float *out, const char *next)
 {
     const int64_t at = head * prompt->head, both = prompt->length + count;
     __m256 mixed[WIDEST / LANES];
-    asked(q, prompt->keys + at, prompt->length, width, weights, NULL);
-    asked(q, keys, count, width, weights + prompt->length, values);
+    asked(q, prompt->keys + at, prompt->length, bits, width, weights, NULL);
+    asked(q, keys, count, bits, width, weights + prompt->length, values);
     const __m256 scale = _mm256_set1_ps(1.0f / weighed(weights, both));
-    for (int i = 0; i < width; i += LANES)
-        mixed[i / LANES] = _mm256_setzero_ps();
-    found(weights, prompt->values + at, prompt->length, width, mixed, NULL);
-    found(weights + prompt->length, values, count, width, mixed, next);
-    for (int i = 0; i < width; i += LANES)
-        _mm256_storeu_ps(out + i, _mm256_mul_ps(mixed[i / LANES], scale));
+    for (int i = 0; i < width / LANES; i++)
+        mixed[i] = _mm256_setzero_ps();
+    found(weights, prompt->values + at, prompt->length, bits, width, mixed, NULL);
+    found(weights + prompt->length, values, count, bits, width, mixed, next);
+    for (int i = 0; i < width / LANES; i++)
+        _mm256_storeu_ps(out + i * LANES, _mm256_mul_ps(mixed[i], scale));
 }
 
 /* The floats that a thread needs for its logits. */
@@ -104,23 +112,26 @@ void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const 
             float *out, float *logits, int64_t room)
 {
     float *weights = logits + omp_get_thread_num() * room;
+    const int64_t bits = places->bits, position = width / LANES * bits;
 #pragma omp for schedule(static)
     for (int64_t task = 0; task < rows * heads; task++) {
         const int64_t h = task / rows, n = task % rows, count = lengths[n] + 1;
         const float *q = qkv + n * 3 * heads * width + h * width;
         const Prompt *prompt = places->prompts + places->of_row[n];
-        uint16_t *k = places->keys + n * places->row + h * places->head;
-        uint16_t *v = places->values + n * places->row + h * places->head;
-        const uint16_t *next = n + 1 < rows ? k + places->row : NULL;
+        char *k = places->keys + n * places->row + h * places->head;
+        char *v = places->values + n * places->row + h * places->head;
+        const char *next = n + 1 < rows ? k + places->row : NULL;
         float *mixed = out + (n * heads + h) * width;
-        narrowed(q + heads * width, width, k + lengths[n] * width);
-        narrowed(q + 2 * heads * width, width, v + lengths[n] * width);
-        if (width == 64)
-            mix(q, prompt, h, k, v, count, 64, weights, mixed, next);
-        else if (width == 32)
-            mix(q, prompt, h, k, v, count, 32, weights, mixed, next);
+        stored(q + heads * width, width, bits, k + lengths[n] * position);
+        stored(q + 2 * heads * width, width, bits, v + lengths[n] * position);
+        if (bits == 16 && width == 64)
+            mix(q, prompt, h, k, v, count, 16, 64, weights, mixed, next);
+        else if (bits == 16)
+            mix(q, prompt, h, k, v, count, 16, width, weights, mixed, next);
+        else if (width == 64)
+            mix(q, prompt, h, k, v, count, 32, 64, weights, mixed, next);
         else
-            mix(q, prompt, h, k, v, count, width, weights, mixed, next);
+            mix(q, prompt, h, k, v, count, 32, width, weights, mixed, next);
     }
 }
 

@@ -1,5 +1,5 @@
-/* What a decoder's step is made of, on x86 with AVX2: products with weights of 8 or 16 bits, attention over keys and
-values of 16, and a whole layer of both.
+/* What a decoder's step is made of, on x86 with AVX2: products with weights of 8, 16 or 32 bits, attention over keys
+and values of 16 or 32, and a whole layer of both.
 
 Plain functions on memory that the caller owns, bound by __init__.py; nothing here allocates for longer than a call.
 A row's result depends on no other row and on no number of threads: whole sums are exact in any order, and what is
@@ -21,12 +21,12 @@ summed in floats is summed within one row in one order. Compiled without contrac
 
 /* A weight (out, in) and its bias (out) or NULL.
 
-With `scale` (out) it is 8-bit whole numbers, of which output j counts scale[j], rows are rounded to 14 bits, and in is
-a multiple of 16 and at most 8192; without, it is floats of 16 bits, and in a multiple of 8. */
+Of 8 bits it is whole numbers, of which output j counts scale[j], rows are rounded to 14 bits, and in is a multiple of
+16 and at most 8192. Of 16 or 32 it is floats, and in a multiple of 8. */
 typedef struct {
     const void *numbers;
     const float *scale, *bias;
-    int64_t in, out;
+    int64_t bits, in, out;
 } Weight;
 
 /* Room for rows as they are multiplied: whole numbers of 16 bits, and what one of them counts in each; or floats. */
@@ -35,17 +35,17 @@ typedef struct {
     float *steps;
 } Laid;
 
-/* Keys and values (heads, ..., width) of a prompt, `head` numbers apart, of which `length` positions are in use. */
+/* Keys and values (heads, ..., width) of a prompt, `head` bytes apart, of which `length` positions are in use. */
 typedef struct {
-    const uint16_t *keys, *values;
+    const char *keys, *values;
     int64_t length, head;
 } Prompt;
 
-/* Keys and values of rows (rows, heads, ..., width), `row` and `head` numbers apart; row n continues prompt number
-of_row[n]. */
+/* Keys and values of rows (rows, heads, ..., width), `row` and `head` bytes apart, floats of 16 or 32 bits, as those of
+prompts are; row n continues prompt number of_row[n]. */
 typedef struct {
-    uint16_t *keys, *values;
-    int64_t row, head;
+    char *keys, *values;
+    int64_t bits, row, head;
     const Prompt *prompts;
     const int64_t *of_row;
 } Places;
@@ -80,9 +80,12 @@ INLINE float largest_of(__m256 x)
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-INLINE __m256 widened(const uint16_t *halves)
+/* Eight floats of so many bits. */
+INLINE __m256 floats(const char *numbers, const int bits)
 {
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
+    if (bits == 32)
+        return _mm256_loadu_ps((const float *)numbers);
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)numbers));
 }
 
 /* e to the x, for x from -87 to 0 (below, as at -87; what is no number stays so): 2 to the whole part times a

@@ -1,4 +1,4 @@
-/* Rows of floats times a weight of 8 or 16 bits. */
+/* Rows of floats times a weight of 8, 16 or 32 bits. */
 
 #include "kernels.h"
 
@@ -123,37 +123,39 @@ INLINE void dot(const int16_t *a, const int8_t *w, int64_t in, const int rows, c
         sums[r / 2] = _mm256_cvtpd_ps(whole[r / 2]);
 }
 
-/* `add_steps` in floats, of weights in 16 bits. */
-INLINE void add_floats(const float *x, const uint16_t *w, int64_t in, const int rows, const int outs, const int count,
-                       const int64_t ask[OUTS], __m256 sums[ROWS][OUTS])
+/* `add_steps` in floats, of weights in so many bits, `row` bytes apart. */
+INLINE void add_floats(const float *x, const char *w, int64_t row, const int bits, const int rows, const int outs,
+                       const int count, const int64_t ask[OUTS], __m256 sums[ROWS][OUTS])
 {
     for (int c = 0; c < outs; c++)
-        _mm_prefetch((const char *)w + ask[c], _MM_HINT_T0);
+        for (int at = 0; at < count * bits; at += LINE)
+            _mm_prefetch(w + ask[c] + at, _MM_HINT_T0);
     for (int i = 0; i < count; i++) {
         __m256 wide[OUTS];
         for (int c = 0; c < outs; c++)
-            wide[c] = widened(w + c * in + i * LANES);
+            wide[c] = floats(w + c * row + i * bits, bits); /* LANES of them are `bits` bytes */
         for (int r = 0; r < rows; r++) {
-            const __m256 row = _mm256_loadu_ps(x + (i * rows + r) * LANES);
+            const __m256 eight = _mm256_loadu_ps(x + (i * rows + r) * LANES);
             for (int c = 0; c < outs; c++) /* in place, where gcc would move sums about */
-                __asm__("vfmadd231ps %2, %1, %0" : "+x"(sums[r][c]) : "x"(wide[c]), "x"(row));
+                __asm__("vfmadd231ps %2, %1, %0" : "+x"(sums[r][c]) : "x"(wide[c]), "x"(eight));
         }
     }
 }
 
 /* `dot` in floats: eight sums over the inputs, in their order, whatever rows there are. */
-INLINE void dot_floats(const float *x, const uint16_t *w, int64_t in, const int rows, const int outs,
+INLINE void dot_floats(const float *x, const char *w, int64_t in, const int bits, const int rows, const int outs,
                        const int64_t ask[OUTS], __m128 sums[ROWS / 2])
 {
+    const int64_t row = in * bits / 8;
     __m256 acc[ROWS][OUTS];
     for (int r = 0; r < ROWS; r++)
         for (int c = 0; c < OUTS; c++)
             acc[r][c] = _mm256_setzero_ps();
     int64_t k = 0;
     for (; k + DEEP * LANES <= in; k += DEEP * LANES)
-        add_floats(x + k * rows, w + k, in, rows, outs, DEEP, ask, acc);
+        add_floats(x + k * rows, w + k * bits / 8, row, bits, rows, outs, DEEP, ask, acc);
     for (; k < in; k += LANES)
-        add_floats(x + k * rows, w + k, in, rows, outs, 1, ask, acc);
+        add_floats(x + k * rows, w + k * bits / 8, row, bits, rows, outs, 1, ask, acc);
     for (int r = 0; r < rows; r += 2)
         sums[r / 2] = four_sums(acc[r][0], acc[r][1], acc[r + 1][0], acc[r + 1][1]);
 }
@@ -164,6 +166,11 @@ typedef struct {
     float *y;
     Laid rows;
 } Product;
+
+INLINE int64_t row_bytes(const Weight *w)
+{
+    return w->in * w->bits / 8;
+}
 
 /* Two floats, twice. */
 INLINE __m128 pair(const float *two)
@@ -176,7 +183,7 @@ INLINE void finish(const Product *p, int64_t m, int64_t j, __m128 sums, const in
 {
     const Weight *w = p->w;
     const int64_t at = m * w->out + j, below = at + (rows - 1) * w->out;
-    if (w->scale) {
+    if (w->bits == 8) {
         const float one = p->rows.steps[m], two = p->rows.steps[m + rows - 1];
         const __m128 scale = outs == 2 ? pair(w->scale + j) : _mm_set1_ps(w->scale[j]);
         sums = _mm_mul_ps(_mm_mul_ps(sums, scale), _mm_set_ps(two, two, one, one));
@@ -202,13 +209,15 @@ INLINE void finish(const Product *p, int64_t m, int64_t j, __m128 sums, const in
 INLINE void block(const Product *p, int64_t m, int64_t j, const int rows, const int outs, const int64_t ask[OUTS])
 {
     __m128 sums[ROWS / 2];
-    const Weight *w = p->w;
-    const int64_t in = w->in;
-    if (w->scale)
-        dot((const int16_t *)p->rows.numbers + m * in, (const int8_t *)w->numbers + j * in, in, rows, outs, ask, sums);
+    const int64_t in = p->w->in;
+    const char *w = (const char *)p->w->numbers + j * row_bytes(p->w);
+    const float *x = (const float *)p->rows.numbers + m * in;
+    if (p->w->bits == 8)
+        dot((const int16_t *)p->rows.numbers + m * in, (const int8_t *)w, in, rows, outs, ask, sums);
+    else if (p->w->bits == 16)
+        dot_floats(x, w, in, 16, rows, outs, ask, sums);
     else
-        dot_floats((const float *)p->rows.numbers + m * in, (const uint16_t *)w->numbers + j * in, in, rows, outs, ask,
-                   sums);
+        dot_floats(x, w, in, 32, rows, outs, ask, sums);
     for (int r = 0; r < rows; r += 2)
         finish(p, m + r, j, sums[r / 2], rows - r > 1 ? 2 : 1, outs);
 }
@@ -225,16 +234,11 @@ INLINE void few(const Product *p, int64_t m, int64_t j, int64_t rows, const int 
     }
 }
 
-INLINE int64_t weight_bytes(const Weight *w)
-{
-    return w->scale ? 1 : 2;
-}
-
 /* Rows m to last of outputs j to end: rows stay in the first cache while weights pass, and these in the second. The
 next band's weights are asked for meanwhile, half of them beside the first rows and half beside the next. */
 static void tile(const Product *p, int64_t m, int64_t last, int64_t j, int64_t end)
 {
-    const int64_t row = p->w->in * weight_bytes(p->w), next = end < p->w->out ? (end - j) * row : 0;
+    const int64_t row = row_bytes(p->w), next = end < p->w->out ? (end - j) * row : 0;
     int64_t ask[OUTS] = {next, 0}; /* where nothing is wanted, what is at hand */
     if (last - m <= ROWS)
         ask[0] = OUTS * row, ask[1] = (OUTS + 1) * row;
@@ -256,7 +260,7 @@ static void strip(const Product *p, int64_t j, int64_t end)
     const Weight *w = p->w;
     const int64_t ask[OUTS] = {AHEAD};
     for (; j < end; j++)
-        if (w->scale) {
+        if (w->bits == 8) {
             const float sum = lone(p->rows.numbers, (const int8_t *)w->numbers + j * w->in, w->in);
             finish(p, 0, j, _mm_set1_ps(sum), 1, 1);
         } else
@@ -294,12 +298,12 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
 {
     const Product p = {w, residual, y, room};
     const int64_t threads = omp_get_num_threads(), share = (w->out + threads - 1) / threads;
-    const int64_t fitting = BAND / w->in / weight_bytes(w), panel = whole_number_of(ROWS, PANEL / w->in);
+    const int64_t fitting = BAND / row_bytes(w), panel = whole_number_of(ROWS, PANEL / w->in);
     const int64_t band = rows == 1 ? LANES : whole_number_of(LANES, fitting < share ? fitting : share);
 #pragma omp for schedule(static)
     for (int64_t m = 0; m < rows; m++) {
-        const int64_t first = m / ROWS * ROWS, beside = rows - first < ROWS ? rows - first : ROWS, start = first * w->in;
-        if (w->scale)
+        const int64_t first = m / ROWS * ROWS, start = first * w->in, beside = rows - first < ROWS ? rows - first : ROWS;
+        if (w->bits == 8)
             room.steps[m] = rounded(x + m * w->in, w->in, (int16_t *)room.numbers + start + (m - first) * STEP, beside);
         else
             copied(x + m * w->in, w->in, (float *)room.numbers + start + (m - first) * LANES, beside);
@@ -323,7 +327,7 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
 /* The bytes of rows, laid to be multiplied. */
 size_t room_for_rows(const Weight *w, int64_t rows)
 {
-    return (size_t)rows * w->in * (w->scale ? sizeof(int16_t) : sizeof(float));
+    return (size_t)rows * w->in * (w->bits == 8 ? sizeof(int16_t) : sizeof(float));
 }
 
 /* `multiply` by so many threads. Returns 0, or 1 where no memory is left. */
