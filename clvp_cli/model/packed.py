@@ -267,18 +267,16 @@ def cache_dtype(decoder: CodeDecoder) -> torch.dtype:
 
 
 def attends_natively(decoder: CodeDecoder) -> bool:
-    """Whether steps attend by our own kernel: beside its products, and on a CPU wherever caches have 16 bits."""
+    """Whether steps attend by our own kernel: on a CPU, if it takes heads of this width."""
     width = decoder.config.hidden_size // decoder.config.num_attention_heads
-    of_sixteen = flow_dtype(decoder) == torch.bfloat16 and _multiplies(decoder, Product)
     near = decoder.final_norm.weight.device.type == "cpu"
-    return near and native.attends(width) and (of_sixteen or _multiplies(decoder, NativeProduct))
+    return near and native.attends(width) and _multiplies(decoder, Product)
 
 
 def _in_full(decoder: CodeDecoder) -> bool:
-    """Whether our kernel multiplies a decoder's weights in float32."""
-    first = decoder.stack.layers[0]
-    product = first.fc if isinstance(first, PackedDecoderLayer) else None
-    return isinstance(product, NativeProduct) and product.times.dtype == torch.float32
+    """Whether a packed decoder's weights are float32."""
+    fc = cast(PackedDecoderLayer, decoder.stack.layers[0]).fc
+    return fc.times.dtype == torch.float32 if isinstance(fc, NativeProduct) else needs_company(fc, flow_dtype(decoder))
 
 
 def least_rows(decoder: CodeDecoder) -> int:

@@ -51,7 +51,7 @@ def precision(name: str, device: torch.device, parameters: int) -> Precision:
         return Precision(name, *halves(dtype))
     if not packs:
         return Precision(name, "plain", dtype)
-    return Precision(name, "full" if native.kernels() else "packed", dtype)
+    return Precision(name, "full" if native.kernels() and not native.is_outdone() else "packed", dtype)
 
 
 def _fastest(device: torch.device) -> str:

@@ -295,7 +295,7 @@ class HalfHead(nn.Module):
         rows = x.flatten(0, -2)
         few = FEW_ROWS - len(rows) if needs_company(self.inner, self.dtype) else 0
         out: Tensor = self.inner(F.pad(rows, (0, 0, 0, max(0, few))).to(self.dtype)).float()
-        return out[: len(rows)].unflatten(0, x.shape[:-1])
+        return out[: len(rows)].view(*x.shape[:-1], -1)
 
 
 def needs_company(part: nn.Module, dtype: torch.dtype) -> bool:

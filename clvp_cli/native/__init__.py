@@ -81,6 +81,11 @@ def kernels() -> ctypes.CDLL | None:
     return library
 
 
+def is_outdone() -> bool:
+    """Whether the processor has registers twice as wide, which oneDNN's products in float32 use and these do not."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
 def multiplies(dtype: torch.dtype, inputs: int) -> bool:
     """Whether `Weight` takes numbers of that type, so many inputs of them."""
     whole = dtype == torch.int8
