@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -246,4 +247,13 @@ def test_what_cannot_be_loaded_is_left_out(tmp_path, monkeypatch, caplog):
     """A library that is none is PyTorch's way, with a warning."""
     monkeypatch.setattr(native, "LIBRARY", tmp_path / "kernels.so")
     native.LIBRARY.write_bytes(b"no library")
+    assert native.kernels.__wrapped__() is None and "kernels could not be loaded" in caplog.text
+
+
+@needs_kernels
+def test_what_was_built_from_other_sources_is_left_out(monkeypatch, caplog):
+    """A library that is called otherwise, or tells nothing of it, is PyTorch's way, with a warning."""
+    monkeypatch.setattr(native, "INTERFACE", native.INTERFACE + 1)
+    assert native.kernels.__wrapped__() is None and "another version" in caplog.text
+    monkeypatch.setattr(native, "LIBRARY", Path(torch.__file__).with_name("lib") / "libc10.so")
     assert native.kernels.__wrapped__() is None and "kernels could not be loaded" in caplog.text

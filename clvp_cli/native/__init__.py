@@ -18,6 +18,7 @@ from torch import Tensor, nn
 log = logging.getLogger("clvp")
 
 LIBRARY = Path(__file__).with_name("kernels.so")
+INTERFACE = 2  # as layer.c numbers what it is called with
 STEP = 16  # inputs that are multiplied at once
 MOST_INPUTS = 8192  # whose sums fit
 LANES = 8  # floats that a processor holds at once
@@ -71,8 +72,12 @@ def kernels() -> ctypes.CDLL | None:
         return None
     try:
         library = ctypes.CDLL(str(LIBRARY))
-    except OSError as error:
+        found = ctypes.c_int.in_dll(library, "clvp_interface").value
+    except (OSError, ValueError) as error:
         log.warning("the kernels could not be loaded, so steps are slower: %s", error)
+        return None
+    if found != INTERFACE:
+        log.warning("the kernels are of another version, so steps are slower: install clvp again")
         return None
     last = Address, ctypes.c_int
     library.clvp_product.argtypes = (Address, Address, Count, Address, Address, ctypes.c_int, ctypes.c_int)

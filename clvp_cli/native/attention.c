@@ -101,7 +101,7 @@ int64_t room_for_logits(const Places *places, const int64_t *lengths, int64_t ro
         const int64_t both = lengths[n] + 1 + places->prompts[places->of_row[n]].length;
         longest = both > longest ? both : longest;
     }
-    return longest + LANES;
+    return lines((longest + LANES) * sizeof(float)) / sizeof(float);
 }
 
 /* Writes each row's key and value behind the lengths[n] that it has, then attends to its prompt and to its own.
@@ -140,7 +140,7 @@ EXPORTED int clvp_attend(const float *qkv, int64_t rows, int64_t heads, int64_t 
                          const int64_t *lengths, float *out, int threads)
 {
     const int64_t room = room_for_logits(places, lengths, rows);
-    float *logits = malloc((size_t)threads * room * sizeof *logits);
+    float *logits = room_of((size_t)threads * room * sizeof *logits);
     if (!logits)
         return 1;
 #pragma omp parallel num_threads(threads)

@@ -57,6 +57,17 @@ void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const 
             float *out, float *logits, int64_t room);
 int64_t room_for_logits(const Places *places, const int64_t *lengths, int64_t rows);
 
+/* So many bytes in whole lines, which registers then never straddle; and memory that begins with one, or NULL. */
+INLINE size_t lines(size_t bytes)
+{
+    return (bytes + LINE - 1) / LINE * LINE;
+}
+
+INLINE void *room_of(size_t bytes)
+{
+    return aligned_alloc(LINE, lines(bytes));
+}
+
 /* The sum of eight: neighbours, pairs of these, then the halves, as four_sums has it. */
 INLINE float across(__m256 x)
 {

@@ -2,6 +2,9 @@
 
 #include "kernels.h"
 
+/* Raised when a structure or an argument changes: who calls then knows a library that was built before. */
+EXPORTED const int clvp_interface = 2;
+
 /* Layer normalisation over `width` numbers. */
 typedef struct {
     const float *weight, *bias;
@@ -42,15 +45,17 @@ is GELU by tanh. Returns 0, or 1 where no memory is left. */
 EXPORTED int clvp_layer(const Layer *layer, const Places *places, const int64_t *lengths, const float *x, int64_t rows,
                         float *y, int threads)
 {
-    const int64_t width = layer->heads * layer->width, inner = layer->fc.out;
-    const int64_t room = room_for_logits(places, lengths, rows);
+    const int64_t width = layer->heads * layer->width, room = room_for_logits(places, lengths, rows);
     const size_t first = room_for_rows(&layer->qkv, rows), second = room_for_rows(&layer->proj, rows);
-    const size_t floats = (size_t)rows * (4 * width + inner + 1) + (size_t)threads * room;
-    float *memory = malloc(floats * sizeof *memory + (first > second ? first : second));
+    const size_t of_width = lines(rows * width * sizeof(float)), of_inner = lines(rows * layer->fc.out * sizeof(float));
+    const size_t of_rows = lines(first > second ? first : second), of_logits = threads * room * sizeof(float);
+    char *memory = room_of(4 * of_width + of_inner + of_rows + of_logits + rows * sizeof(float));
     if (!memory)
         return 1;
-    float *some = memory, *qkv = some + rows * width, *many = qkv + 3 * rows * width, *logits = many + rows * inner;
-    const Laid laid = {memory + floats, logits + threads * room};
+    float *some = (float *)memory, *qkv = (float *)(memory + of_width), *many = (float *)(memory + 4 * of_width);
+    char *behind = memory + 4 * of_width + of_inner;
+    float *logits = (float *)(behind + of_rows), *steps = (float *)(behind + of_rows + of_logits);
+    const Laid laid = {behind, steps};
 #pragma omp parallel num_threads(threads)
     {
         normed(&layer->before_attention, x, rows, width, some);

@@ -334,7 +334,7 @@ size_t room_for_rows(const Weight *w, int64_t rows)
 EXPORTED int clvp_product(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, int gelu,
                           int threads)
 {
-    const Laid room = {malloc(room_for_rows(w, rows)), malloc((size_t)rows * sizeof(float))};
+    const Laid room = {room_of(room_for_rows(w, rows)), room_of((size_t)rows * sizeof(float))};
     const int lost = !(room.numbers && room.steps);
     if (!lost) {
 #pragma omp parallel num_threads(threads)
