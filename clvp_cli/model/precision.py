@@ -47,10 +47,10 @@ def precision(name: str, device: torch.device, parameters: int) -> Precision:
         kind: Kind = "int8" if name == "int8" else "int4"
         return Precision(name, kind, flowing(kind, torch.float32))
     dtype: torch.dtype = getattr(torch, name)
-    if packs and dtype != torch.float32:
-        return Precision(name, *halves(dtype))
     if not packs:
         return Precision(name, "plain", dtype)
+    if dtype != torch.float32:
+        return Precision(name, *halves(dtype))
     return Precision(name, "full" if native.kernels() and not native.is_outdone() else "packed", dtype)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 log = logging.getLogger("clvp")
 
 LIBRARY = Path(__file__).with_name("kernels.so")
-INTERFACE = 2  # as layer.c numbers what it is called with
+INTERFACE = 3  # as layer.c numbers what it is called with
 STEP = 16  # inputs that are multiplied at once
 MOST_INPUTS = 8192  # whose sums fit
 LANES = 8  # floats that a processor holds at once
@@ -44,7 +44,6 @@ class _Layer(ctypes.Structure):
         *((name, _Norm) for name in ("before_attention", "before_mlp")),
         *((name, _Weight) for name in ("qkv", "out", "fc", "proj")),
         ("heads", Count),
-        ("width", Count),
     )
 
 
@@ -179,8 +178,7 @@ class Layer:
         """`norms` before attention and MLP; `weights` of q, k and v together, of out, and of the MLP's two."""
         self.kept = norms, weights
         described = [_Norm(_address(norm.weight), _address(norm.bias), norm.eps) for norm in norms]
-        width = weights[1].inputs // heads
-        self.described = _Layer(*described, *(weight.described for weight in weights), heads, width)
+        self.described = _Layer(*described, *(weight.described for weight in weights), heads)
         self.address = ctypes.addressof(self.described)
 
     def __call__(self, x: Tensor, attention: Attention, lengths: Tensor) -> Tensor:

@@ -50,12 +50,13 @@ typedef struct {
     const int64_t *of_row;
 } Places;
 
+size_t room_for_rows(const Weight *w, int64_t rows);
+int64_t room_for_logits(const Places *places, const int64_t *lengths, int64_t rows);
+
 /* Within a parallel region, by all of its threads, which then wait for each other. */
 void multiply(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, int gelu, Laid room);
-size_t room_for_rows(const Weight *w, int64_t rows);
 void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const Places *places, const int64_t *lengths,
             float *out, float *logits, int64_t room);
-int64_t room_for_logits(const Places *places, const int64_t *lengths, int64_t rows);
 
 /* So many bytes in whole lines, which registers then never straddle; and memory that begins with one, or NULL. */
 INLINE size_t lines(size_t bytes)

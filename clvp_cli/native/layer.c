@@ -3,7 +3,7 @@
 #include "kernels.h"
 
 /* Raised when a structure or an argument changes: who calls then knows a library that was built before. */
-EXPORTED const int clvp_interface = 2;
+EXPORTED const int clvp_interface = 3;
 
 /* Layer normalisation over `width` numbers. */
 typedef struct {
@@ -14,10 +14,10 @@ typedef struct {
 typedef struct {
     Norm before_attention, before_mlp;
     Weight qkv, out, fc, proj;
-    int64_t heads, width;
+    int64_t heads;
 } Layer;
 
-/* Row m of x (rows, width) → out. */
+/* Rows of x (rows, width), each by itself → out; as `multiply`, by all threads of a region. */
 static void normed(const Norm *norm, const float *x, int64_t rows, int64_t width, float *out)
 {
 #pragma omp for schedule(static)
@@ -40,12 +40,12 @@ static void normed(const Norm *norm, const float *x, int64_t rows, int64_t width
     }
 }
 
-/* x (rows, D) → y (rows, D), D heads times width; keys and values go where `places` and `lengths` say. The activation
-is GELU by tanh. Returns 0, or 1 where no memory is left. */
+/* x (rows, D) → y (rows, D), D a whole number of heads; keys and values go where `places` and `lengths` say. The
+activation is GELU by tanh. Returns 0, or 1 where no memory is left. */
 EXPORTED int clvp_layer(const Layer *layer, const Places *places, const int64_t *lengths, const float *x, int64_t rows,
                         float *y, int threads)
 {
-    const int64_t width = layer->heads * layer->width, room = room_for_logits(places, lengths, rows);
+    const int64_t width = layer->qkv.in, room = room_for_logits(places, lengths, rows);
     const size_t first = room_for_rows(&layer->qkv, rows), second = room_for_rows(&layer->proj, rows);
     const size_t of_width = lines(rows * width * sizeof(float)), of_inner = lines(rows * layer->fc.out * sizeof(float));
     const size_t of_rows = lines(first > second ? first : second), of_logits = threads * room * sizeof(float);
@@ -60,7 +60,7 @@ EXPORTED int clvp_layer(const Layer *layer, const Places *places, const int64_t 
     {
         normed(&layer->before_attention, x, rows, width, some);
         multiply(&layer->qkv, some, rows, NULL, qkv, 0, laid);
-        attend(qkv, rows, layer->heads, layer->width, places, lengths, some, logits, room);
+        attend(qkv, rows, layer->heads, width / layer->heads, places, lengths, some, logits, room);
         multiply(&layer->out, some, rows, x, y, 0, laid);
         normed(&layer->before_mlp, y, rows, width, some);
         multiply(&layer->fc, some, rows, NULL, many, 1, laid);

@@ -240,7 +240,7 @@ static void tile(const Product *p, int64_t m, int64_t last, int64_t j, int64_t e
 {
     const int64_t row = row_bytes(p->w), next = end < p->w->out ? (end - j) * row : 0;
     int64_t ask[OUTS] = {next, 0}; /* where nothing is wanted, what is at hand */
-    if (last - m <= ROWS)
+    if (last - m <= ROWS)          /* weights pass once, and fast: the next of them */
         ask[0] = OUTS * row, ask[1] = (OUTS + 1) * row;
     for (; m < last; m += ROWS) {
         const int64_t rows = last - m < ROWS ? last - m : ROWS;
