@@ -81,5 +81,6 @@ def test_only_sampling_is_left_to_halves(tiny_model, monkeypatch, sampling, dtyp
 
     monkeypatch.setattr(precision, "WORTH_HALVING", 1)
     monkeypatch.setattr(precision, "multiplies_halves", lambda device: True)
+    monkeypatch.setattr(precision.native, "is_wide", lambda: False)
     core = Core(tiny_model, Settings(dtype=dtype, sampling=SamplingSettings(**sampling)))
     assert (core.precision.name, core.judging.name) == (speaks, judges)

@@ -302,9 +302,27 @@ def test_halves_in_a_file_are_never_written_to(turned):
     assert weight.isinf().all() and made(torch.eye(16)).isfinite().all()
 
 
+@needs_onednn
+@pytest.mark.parametrize(
+    ("probes", "wide", "name"),
+    [
+        (["_is_avx512_bf16_supported"], False, "bfloat16"),
+        (["_is_avx512_bf16_supported"], True, "int8"),
+        (["_is_avx512_bf16_supported", "_is_amx_tile_supported"], True, "bfloat16"),
+    ],
+)
+def test_auto_is_bfloat16_unless_whole_numbers_are_as_quick(monkeypatch, probes, wide, name):
+    """AVX512-VNNI by our kernels has as many of them at once, in half the memory; AMX has many more halves."""
+    monkeypatch.setattr("clvp_cli.model.precision._has", lambda probe: probe in probes)
+    monkeypatch.setattr(native, "is_wide", lambda: wide)
+    monkeypatch.setattr("clvp_cli.model.precision.multiplies_whole_numbers", lambda: True)
+    assert precision("auto", CPU, WORTH_HALVING).name == name
+
+
 def test_auto_is_float32_where_nothing_is_gained(monkeypatch):
     """Small models stay in float32; large ones take what the processor is quickest with."""
     monkeypatch.setattr("clvp_cli.model.precision.multiplies_halves", lambda device: True)
+    monkeypatch.setattr(native, "is_wide", lambda: False)
     assert precision("auto", CPU, WORTH_HALVING - 1).name == "float32"
     assert precision("auto", CPU, WORTH_HALVING).name == "bfloat16"
     monkeypatch.setattr("clvp_cli.model.precision.multiplies_halves", lambda device: False)

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from clvp_cli import native
+from clvp_cli.native import library
 
 needs_kernels = pytest.mark.skipif(native.kernels() is None, reason="the kernels are not built, or no AVX2")
 SHAPES = [(48, 33), (64, 128), (1024, 50), (1040, 7), (8192, 3)]  # in, out: steps that remain, outputs that remain
@@ -242,18 +243,60 @@ def test_they_can_be_left_out():
     assert made.stdout.strip() == "None", made.stderr
 
 
+class Told:
+    """A build whose processor, it says, could run the wider one."""
+
+    def __init__(self, library):
+        self.clvp_product, self.clvp_can_be_wider = library.clvp_product, lambda: True
+
+
+@needs_kernels
+@pytest.mark.parametrize("asked", ["", "avx2"])
+@pytest.mark.parametrize("agrees", [True, False, None])
+def test_wider_kernels_run_where_they_make_the_same_bits(agrees, asked, monkeypatch, caplog):
+    """Not on other processors, not if they are not there or compute something else, nor if they are not wanted."""
+    narrow = Told(native.kernels())
+    wide = None if agrees is None else Told(native.kernels())
+    if agrees is False:
+        wide.clvp_product = lambda *given: 0  # what nobody writes stays zeros
+    monkeypatch.setattr(library, "_loaded", {"kernels.so": narrow, "kernels_vnni.so": wide}.get)
+    monkeypatch.setenv("CLVP_NATIVE", asked)
+    assert library.kernels.__wrapped__() is (wide if agrees and not asked else narrow)
+    assert ("compute something else" in caplog.text) == (agrees is False and not asked)
+    narrow.clvp_can_be_wider = lambda: False
+    assert library.kernels.__wrapped__() is narrow
+
+
+@pytest.mark.skipif(not native.is_wide(), reason="no AVX512-VNNI, or no kernels for it")
+@pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
+def test_wider_kernels_make_the_same_bits(inputs, outputs):
+    """Whatever is left over, in 8 bits and in floats."""
+    narrow = library._loaded("kernels.so")
+    for bits in (8, 16, 32):
+        for rows in (1, 2, 5, 6, 16, 21):
+            x, weight, scale, bias, residual = drawn(inputs, outputs, rows)
+            weight = weight if bits == 8 else (weight / 127).to(torch.float16 if bits == 16 else torch.float32)
+            times = native.Weight(weight, scale if bits == 8 else None, bias)
+            made = torch.empty(rows, outputs)
+            given = times.address, x.data_ptr(), rows, residual.data_ptr(), made.data_ptr()
+            assert narrow.clvp_product(*given, outputs % 8 == 0, 1) == 0
+            assert torch.equal(times(x, residual, gelu=outputs % 8 == 0), made)
+
+
 @needs_kernels
 def test_what_cannot_be_loaded_is_left_out(tmp_path, monkeypatch, caplog):
     """A library that is none is PyTorch's way, with a warning."""
-    monkeypatch.setattr(native, "LIBRARY", tmp_path / "kernels.so")
-    native.LIBRARY.write_bytes(b"no library")
-    assert native.kernels.__wrapped__() is None and "kernels could not be loaded" in caplog.text
+    monkeypatch.setattr(library, "HERE", tmp_path)
+    assert library.kernels.__wrapped__() is None and not caplog.text
+    tmp_path.joinpath("kernels.so").write_bytes(b"no library")
+    assert library.kernels.__wrapped__() is None and "kernels could not be loaded" in caplog.text
 
 
 @needs_kernels
-def test_what_was_built_from_other_sources_is_left_out(monkeypatch, caplog):
+def test_what_was_built_from_other_sources_is_left_out(tmp_path, monkeypatch, caplog):
     """A library that is called otherwise, or tells nothing of it, is PyTorch's way, with a warning."""
-    monkeypatch.setattr(native, "INTERFACE", native.INTERFACE + 1)
-    assert native.kernels.__wrapped__() is None and "another version" in caplog.text
-    monkeypatch.setattr(native, "LIBRARY", Path(torch.__file__).with_name("lib") / "libc10.so")
-    assert native.kernels.__wrapped__() is None and "kernels could not be loaded" in caplog.text
+    monkeypatch.setattr(library, "INTERFACE", library.INTERFACE + 1)
+    assert library.kernels.__wrapped__() is None and "another version" in caplog.text
+    monkeypatch.setattr(library, "HERE", tmp_path)
+    tmp_path.joinpath("kernels.so").symlink_to(Path(torch.__file__).with_name("lib") / "libc10.so")
+    assert library.kernels.__wrapped__() is None and "kernels could not be loaded" in caplog.text

@@ -34,9 +34,9 @@ class Precision:
 def precision(name: str, device: torch.device, parameters: int) -> Precision:
     """The arithmetic of that name on a device, for a model of so many parameters.
 
-    "auto" is float32 for a model too small to gain, bfloat16 where the processor multiplies it (AVX512-BF16, AMX, CUDA
-    from Ampere on), int8 where our kernels or FBGEMM multiply whole numbers (x86). int8 and int4 run on CPUs alone;
-    UsageError elsewhere.
+    "auto" is float32 for a model too small to gain; bfloat16 where a GPU or AMX multiplies it; int8 where our kernels
+    multiply whole numbers as fast as AVX512-BF16 does halves; bfloat16 with that; int8 where our kernels or FBGEMM are
+    left (x86). int8 and int4 run on CPUs alone; UsageError elsewhere.
     """
     packs = can_pack(device)
     if name == "auto":
@@ -56,7 +56,7 @@ def precision(name: str, device: torch.device, parameters: int) -> Precision:
 
 def _fastest(device: torch.device) -> str:
     """The fastest type, of those whose results are shown to agree with float32's (README, Speed)."""
-    if multiplies_halves(device):
+    if multiplies_halves(device) and not (can_pack(device) and native.is_wide() and not _has("_is_amx_tile_supported")):
         return "bfloat16"
     if not can_pack(device):
         return "float32"
@@ -67,7 +67,9 @@ def multiplies_halves(device: torch.device) -> bool:
     """Whether a device has instructions for products in bfloat16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(probe is not None and probe() for probe in probes)
+    return device.type == "cpu" and (_has("_is_avx512_bf16_supported") or _has("_is_amx_tile_supported"))
+
+
+def _has(probe: str) -> bool:
+    """What torch finds in the processor, where this version of it looks."""
+    return bool(getattr(torch.cpu, probe, lambda: False)())

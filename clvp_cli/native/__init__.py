@@ -1,88 +1,32 @@
 """A step's own kernels in C, where they were built and the processor has AVX2; whoever asks has another way if not.
 
-Owns the bindings; kernels.h says what is computed, build.py how it is compiled. float32 in and out, on the CPU.
+Owns the bindings; kernels.h says what is computed, build.py how it is compiled, library.py which build runs. float32 in
+and out, on the CPU.
 """
 
 from __future__ import annotations
 
 import ctypes
-import logging
-import os
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-log = logging.getLogger("clvp")
+from .library import CLayer, CNorm, CPlaces, CPrompt, CWeight, kernels
 
-LIBRARY = Path(__file__).with_name("kernels.so")
-INTERFACE = 3  # as layer.c numbers what it is called with
-STEP = 16  # inputs that are multiplied at once
+__all__ = ["FLOATS", "LANES", "Attention", "Layer", "Weight", "attends", "is_outdone", "is_wide", "kernels", "multiplies"]
+
+STEP = 16  # inputs that are multiplied at once, by the narrowest build
 MOST_INPUTS = 8192  # whose sums fit
 LANES = 8  # floats that a processor holds at once
 MOST_WIDTH = 128  # of a head
 FLOATS = (torch.float16, torch.float32)
 
-Address, Count = ctypes.c_void_p, ctypes.c_int64
 
-
-class _Weight(ctypes.Structure):
-    _fields_ = (
-        *((name, Address) for name in ("numbers", "scale", "bias")),
-        *((name, Count) for name in ("bits", "inputs", "outputs")),
-    )
-
-
-class _Norm(ctypes.Structure):
-    _fields_ = (("weight", Address), ("bias", Address), ("eps", ctypes.c_float))
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        *((name, _Norm) for name in ("before_attention", "before_mlp")),
-        *((name, _Weight) for name in ("qkv", "out", "fc", "proj")),
-        ("heads", Count),
-    )
-
-
-class _Prompt(ctypes.Structure):
-    _fields_ = (("keys", Address), ("values", Address), ("length", Count), ("head", Count))
-
-
-class _Places(ctypes.Structure):
-    _fields_ = (
-        ("keys", Address),
-        ("values", Address),
-        ("bits", Count),
-        ("row", Count),
-        ("head", Count),
-        ("prompts", ctypes.POINTER(_Prompt)),
-        ("of_row", Address),
-    )
-
-
-@cache
-def kernels() -> ctypes.CDLL | None:
-    """The kernels, or None without them: not built, another processor, or CLVP_NATIVE=0."""
-    fits = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    if os.environ.get("CLVP_NATIVE") == "0" or not fits or not LIBRARY.is_file():
-        return None
-    try:
-        library = ctypes.CDLL(str(LIBRARY))
-        found = ctypes.c_int.in_dll(library, "clvp_interface").value
-    except (OSError, ValueError) as error:
-        log.warning("the kernels could not be loaded, so steps are slower: %s", error)
-        return None
-    if found != INTERFACE:
-        log.warning("the kernels are of another version, so steps are slower: install clvp again")
-        return None
-    last = Address, ctypes.c_int
-    library.clvp_product.argtypes = (Address, Address, Count, Address, Address, ctypes.c_int, ctypes.c_int)
-    library.clvp_attend.argtypes = (Address, Count, Count, Count, Address, Address, *last)
-    library.clvp_layer.argtypes = (Address, Address, Address, Address, Count, *last)
-    return library
+def is_wide() -> bool:
+    """Whether the kernels are those for AVX512-VNNI, which multiply twice as many whole numbers at once."""
+    library = kernels()
+    return library is not None and ctypes.c_int.in_dll(library, "clvp_step").value > STEP
 
 
 def is_outdone() -> bool:
@@ -109,7 +53,7 @@ class Weight:
         self.dtype = weight.dtype
         self.outputs, self.inputs = weight.shape
         given = weight.itemsize * 8, self.inputs, self.outputs
-        self.described = _Weight(_address(weight), _address(scale), _address(bias), *given)
+        self.described = CWeight(_address(weight), _address(scale), _address(bias), *given)
         self.address = ctypes.addressof(self.described)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, *, gelu: bool = False) -> Tensor:
@@ -143,14 +87,14 @@ class Attention:
     ) -> None:
         size_of = cache.itemsize
         entries = [
-            _Prompt(keys.data_ptr(), values.data_ptr(), size, keys.stride(0) * size_of)
+            CPrompt(keys.data_ptr(), values.data_ptr(), size, keys.stride(0) * size_of)
             for (keys, values), size in zip(prompts, sizes, strict=True)
         ]
-        shared = (_Prompt * len(entries))(*entries)
+        shared = (CPrompt * len(entries))(*entries)
         self.kept = cache, prompts, of_row
         values, row, head = (stride * size_of for stride in cache.stride()[:3])
         start = cache.data_ptr()
-        self.described = _Places(start, start + values, size_of * 8, row, head, shared, of_row.data_ptr())
+        self.described = CPlaces(start, start + values, size_of * 8, row, head, shared, of_row.data_ptr())
         self.address = ctypes.addressof(self.described)
 
     def __call__(self, qkv: Tensor, lengths: Tensor) -> Tensor:
@@ -177,8 +121,8 @@ class Layer:
     def __init__(self, norms: Sequence[nn.LayerNorm], weights: Sequence[Weight], heads: int) -> None:
         """`norms` before attention and MLP; `weights` of q, k and v together, of out, and of the MLP's two."""
         self.kept = norms, weights
-        described = [_Norm(_address(norm.weight), _address(norm.bias), norm.eps) for norm in norms]
-        self.described = _Layer(*described, *(weight.described for weight in weights), heads)
+        described = [CNorm(_address(norm.weight), _address(norm.bias), norm.eps) for norm in norms]
+        self.described = CLayer(*described, *(weight.described for weight in weights), heads)
         self.address = ctypes.addressof(self.described)
 
     def __call__(self, x: Tensor, attention: Attention, lengths: Tensor) -> Tensor:

@@ -1,19 +1,23 @@
 /* Rows of floats times a weight of 8, 16 or 32 bits. */
 
-#include "kernels.h"
+#include "whole.h"
 
 #define LARGEST 8192.0f /* of an activation, as a whole number: 14 bits */
-#define STEP 16         /* inputs that are multiplied at once, of whole numbers */
-#define ROWS 6          /* at the most, of activations, and */
-#define OUTS 2          /* of weights, whose sums are held in registers together */
-#define DEEP 4          /* steps at once: a line of weights */
+#define ROWS 6          /* at the most, of activations, whose sums are held in registers together */
+#define DEEP 4          /* registers of floats at once, and sums of one row */
 #define FEW 4096        /* inputs whose products four registers of 32 bits hold in one */
 #define AHEAD 1024      /* bytes that are asked for before they are needed, where one row comes alone */
 #define PANEL (1 << 18) /* numbers of rows, as the third cache holds, and */
 #define BAND (1 << 16)  /* bytes of weights, as the second, that are multiplied with each other */
 
+/* Inputs as whole numbers are laid: in steps. */
+INLINE int64_t in_steps(int64_t in)
+{
+    return (in + STEP - 1) / STEP * STEP;
+}
+
 /* The row x (in) as whole numbers, and what one of them counts: no number where the row has one that is none. Steps are
-laid `beside` steps apart. */
+laid `beside` steps apart, the last filled up with zeros. */
 static float rounded(const float *x, int64_t in, int16_t *whole, int64_t beside)
 {
     const __m256 sign = _mm256_set1_ps(-0.0f);
@@ -25,11 +29,14 @@ static float rounded(const float *x, int64_t in, int16_t *whole, int64_t beside)
     }
     const float step = largest_of(high) / LARGEST + across(none);
     const __m256 unit = _mm256_set1_ps(step);
-    for (int64_t k = 0; k < in; k += STEP) {
-        const __m256i low = _mm256_cvtps_epi32(_mm256_div_ps(_mm256_loadu_ps(x + k), unit));
-        const __m256i up = _mm256_cvtps_epi32(_mm256_div_ps(_mm256_loadu_ps(x + k + LANES), unit));
-        const __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, up), 0xd8);
-        _mm256_storeu_si256((__m256i *)(whole + k * beside), both);
+    for (int64_t k = 0; k < in_steps(in); k += HALF_STEP) {
+        __m256i both = _mm256_setzero_si256();
+        if (k < in) {
+            const __m256i low = _mm256_cvtps_epi32(_mm256_div_ps(_mm256_loadu_ps(x + k), unit));
+            const __m256i up = _mm256_cvtps_epi32(_mm256_div_ps(_mm256_loadu_ps(x + k + LANES), unit));
+            both = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, up), 0xd8);
+        }
+        _mm256_storeu_si256((__m256i *)(whole + k / STEP * STEP * beside + k % STEP), both);
     }
     return step;
 }
@@ -41,86 +48,81 @@ static void copied(const float *x, int64_t in, float *laid, int64_t beside)
         _mm256_storeu_ps(laid + k * beside, _mm256_loadu_ps(x + k));
 }
 
-INLINE __m256i bytes(const int8_t *w)
-{
-    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
-}
-
-/* sums += row (16 numbers) * w, pairwise; one after another, where gcc would hold all products, and sums in memory. */
-INLINE void add_products(__m256i *sums, const int16_t *row, __m256i w)
-{
-    __m256i products;
-    __asm__("vpmaddwd %3, %2, %0\n\tvpaddd %0, %1, %1"
-            : "=&x"(products), "+x"(*sums)
-            : "x"(w), "m"(*(const __m256i_u *)row));
-}
-
 /* One row a (in) times one weight w (in): memory is read straight on, which is what bounds this. */
 INLINE float lone(const int16_t *a, const int8_t *w, int64_t in)
 {
-    __m256i acc[DEEP];
+    Whole acc[DEEP];
     for (int i = 0; i < DEEP; i++)
-        acc[i] = _mm256_setzero_si256();
+        acc[i] = nothing();
     int64_t k = 0;
     for (; k + DEEP * STEP <= in; k += DEEP * STEP) {
-        _mm_prefetch((const char *)w + k + AHEAD, _MM_HINT_T0);
+        for (int at = 0; at < DEEP * STEP; at += LINE)
+            _mm_prefetch((const char *)w + k + AHEAD + at, _MM_HINT_T0);
         for (int i = 0; i < DEEP; i++)
             add_products(&acc[i], a + k + i * STEP, bytes(w + k + i * STEP));
     }
-    for (; k < in; k += STEP)
+    for (; k + STEP <= in; k += STEP)
         add_products(&acc[0], a + k, bytes(w + k));
-    const __m256i sums = _mm256_add_epi32(_mm256_add_epi32(acc[0], acc[1]), _mm256_add_epi32(acc[2], acc[3]));
+    if (k < in)
+        add_products(&acc[0], a + k, half_of_bytes(w + k));
+    const __m256i sums = folded(added(added(acc[0], acc[1]), added(acc[2], acc[3])));
     const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
     int32_t lanes[4]; /* each holds two of the eight, at in <= 8192, but not four */
     _mm_storeu_si128((__m128i *)lanes, four);
     return (float)((int64_t)lanes[0] + lanes[1] + lanes[2] + lanes[3]);
 }
 
-/* sums += `count` steps of rows at a times weights at w; a line is asked for beside each weight. */
+/* sums += `count` steps of rows at a times weights at w, or half a step; a line is asked for beside each weight. */
 INLINE void add_steps(const int16_t *a, const int8_t *w, int64_t in, const int rows, const int outs, const int count,
-                      const int64_t ask[OUTS], __m256i sums[ROWS][OUTS])
+                      const int half, const int64_t ask[OUTS], Whole sums[ROWS][OUTS])
 {
     for (int c = 0; c < outs; c++)
         _mm_prefetch((const char *)w + ask[c], _MM_HINT_T0);
     for (int i = 0; i < count; i++) {
-        __m256i wide[OUTS];
+        Whole wide[OUTS];
         for (int c = 0; c < outs; c++)
-            wide[c] = bytes(w + c * in + i * STEP);
+            wide[c] = half ? half_of_bytes(w + c * in) : bytes(w + c * in + i * STEP);
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < outs; c++)
                 add_products(&sums[r][c], a + (i * rows + r) * STEP, wide[c]);
     }
 }
 
-/* sums[r / 2]: rows r and r + 1 at a, as `rounded` lays them, times the weights w and w + in, of each pair as wide as
-it must be to be exact. */
+/* sums[r / 2][c / 2]: rows r and r + 1 at a, as `rounded` lays them, times the weights w + c * in and the next, of each
+pair as wide as it must be to be exact. */
 INLINE void dot(const int16_t *a, const int8_t *w, int64_t in, const int rows, const int outs, const int64_t ask[OUTS],
-                __m128 sums[ROWS / 2])
+                __m128 sums[ROWS / 2][OUTS / 2])
 {
-    __m256d whole[ROWS / 2];
-    for (int i = 0; i < ROWS / 2; i++)
-        whole[i] = _mm256_setzero_pd();
+    const int deep = LINE / STEP;
+    __m256d whole[ROWS / 2][OUTS / 2];
+    for (int r = 0; r < ROWS; r += 2)
+        for (int c = 0; c < OUTS; c += 2)
+            whole[r / 2][c / 2] = _mm256_setzero_pd();
     for (int64_t k = 0, last; k < in; k = last) {
-        __m256i acc[ROWS][OUTS];
+        Whole acc[ROWS][OUTS];
         for (int r = 0; r < ROWS; r++)
             for (int c = 0; c < OUTS; c++)
-                acc[r][c] = _mm256_setzero_si256();
+                acc[r][c] = nothing();
         last = in - k < FEW ? in : k + FEW;
-        for (; k + DEEP * STEP <= last; k += DEEP * STEP)
-            add_steps(a + k * rows, w + k, in, rows, outs, DEEP, ask, acc);
-        for (; k < last; k += STEP)
-            add_steps(a + k * rows, w + k, in, rows, outs, 1, ask, acc);
-        for (int r = 0; r < rows; r += 2) {
-            const __m256i one = _mm256_hadd_epi32(acc[r][0], acc[r][1]);
-            const __m256i two = _mm256_hadd_epi32(acc[r + 1][0], acc[r + 1][1]);
-            const __m256i four = _mm256_hadd_epi32(one, two);
-            const __m256d low = _mm256_cvtepi32_pd(_mm256_castsi256_si128(four));
-            const __m256d high = _mm256_cvtepi32_pd(_mm256_extracti128_si256(four, 1));
-            whole[r / 2] = _mm256_add_pd(whole[r / 2], _mm256_add_pd(low, high));
-        }
+        for (; k + deep * STEP <= last; k += deep * STEP)
+            add_steps(a + k * rows, w + k, in, rows, outs, deep, 0, ask, acc);
+        for (; k + STEP <= last; k += STEP)
+            add_steps(a + k * rows, w + k, in, rows, outs, 1, 0, ask, acc);
+        if (k < last)
+            add_steps(a + k * rows, w + k, in, rows, outs, 1, 1, ask, acc);
+        for (int r = 0; r < rows; r += 2)
+            for (int c = 0; c < outs; c += 2) {
+                const __m256i one = _mm256_hadd_epi32(folded(acc[r][c]), folded(acc[r][c + 1]));
+                const __m256i two = _mm256_hadd_epi32(folded(acc[r + 1][c]), folded(acc[r + 1][c + 1]));
+                const __m256i four = _mm256_hadd_epi32(one, two);
+                const __m256d low = _mm256_cvtepi32_pd(_mm256_castsi256_si128(four));
+                const __m256d high = _mm256_cvtepi32_pd(_mm256_extracti128_si256(four, 1));
+                whole[r / 2][c / 2] = _mm256_add_pd(whole[r / 2][c / 2], _mm256_add_pd(low, high));
+            }
     }
     for (int r = 0; r < rows; r += 2)
-        sums[r / 2] = _mm256_cvtpd_ps(whole[r / 2]);
+        for (int c = 0; c < outs; c += 2)
+            sums[r / 2][c / 2] = _mm256_cvtpd_ps(whole[r / 2][c / 2]);
 }
 
 /* `add_steps` in floats, of weights in so many bits, `row` bytes apart. */
@@ -137,14 +139,14 @@ INLINE void add_floats(const float *x, const char *w, int64_t row, const int bit
         for (int r = 0; r < rows; r++) {
             const __m256 eight = _mm256_loadu_ps(x + (i * rows + r) * LANES);
             for (int c = 0; c < outs; c++) /* in place, where gcc would move sums about */
-                __asm__("vfmadd231ps %2, %1, %0" : "+x"(sums[r][c]) : "x"(wide[c]), "x"(eight));
+                __asm__("vfmadd231ps %2, %1, %0" : "+v"(sums[r][c]) : "v"(wide[c]), "v"(eight));
         }
     }
 }
 
 /* `dot` in floats: eight sums over the inputs, in their order, whatever rows there are. */
 INLINE void dot_floats(const float *x, const char *w, int64_t in, const int bits, const int rows, const int outs,
-                       const int64_t ask[OUTS], __m128 sums[ROWS / 2])
+                       const int64_t ask[OUTS], __m128 sums[ROWS / 2][OUTS / 2])
 {
     const int64_t row = in * bits / 8;
     __m256 acc[ROWS][OUTS];
@@ -157,7 +159,8 @@ INLINE void dot_floats(const float *x, const char *w, int64_t in, const int bits
     for (; k < in; k += LANES)
         add_floats(x + k * rows, w + k * bits / 8, row, bits, rows, outs, 1, ask, acc);
     for (int r = 0; r < rows; r += 2)
-        sums[r / 2] = four_sums(acc[r][0], acc[r][1], acc[r + 1][0], acc[r + 1][1]);
+        for (int c = 0; c < outs; c += 2)
+            sums[r / 2][c / 2] = four_sums(acc[r][c], acc[r][c + 1], acc[r + 1][c], acc[r + 1][c + 1]);
 }
 
 typedef struct {
@@ -208,18 +211,19 @@ INLINE void finish(const Product *p, int64_t m, int64_t j, __m128 sums, const in
 /* Rows m to m + rows of outputs j to j + outs. */
 INLINE void block(const Product *p, int64_t m, int64_t j, const int rows, const int outs, const int64_t ask[OUTS])
 {
-    __m128 sums[ROWS / 2];
+    __m128 sums[ROWS / 2][OUTS / 2];
     const int64_t in = p->w->in;
     const char *w = (const char *)p->w->numbers + j * row_bytes(p->w);
     const float *x = (const float *)p->rows.numbers + m * in;
     if (p->w->bits == 8)
-        dot((const int16_t *)p->rows.numbers + m * in, (const int8_t *)w, in, rows, outs, ask, sums);
+        dot((const int16_t *)p->rows.numbers + m * in_steps(in), (const int8_t *)w, in, rows, outs, ask, sums);
     else if (p->w->bits == 16)
         dot_floats(x, w, in, 16, rows, outs, ask, sums);
     else
         dot_floats(x, w, in, 32, rows, outs, ask, sums);
     for (int r = 0; r < rows; r += 2)
-        finish(p, m + r, j, sums[r / 2], rows - r > 1 ? 2 : 1, outs);
+        for (int c = 0; c < outs; c += 2)
+            finish(p, m + r, j + c, sums[r / 2][c / 2], rows - r > 1 ? 2 : 1, outs - c > 1 ? 2 : 1);
 }
 
 INLINE void few(const Product *p, int64_t m, int64_t j, int64_t rows, const int outs, const int64_t ask[OUTS])
@@ -235,22 +239,21 @@ INLINE void few(const Product *p, int64_t m, int64_t j, int64_t rows, const int 
 }
 
 /* Rows m to last of outputs j to end: rows stay in the first cache while weights pass, and these in the second. The
-next band's weights are asked for meanwhile, half of them beside the first rows and half beside the next. */
+next band's weights are asked for meanwhile, half of them beside the first rows and half beside the next; or, where
+weights pass once, and fast, the next of them. */
 static void tile(const Product *p, int64_t m, int64_t last, int64_t j, int64_t end)
 {
     const int64_t row = row_bytes(p->w), next = end < p->w->out ? (end - j) * row : 0;
-    int64_t ask[OUTS] = {next, 0}; /* where nothing is wanted, what is at hand */
-    if (last - m <= ROWS)          /* weights pass once, and fast: the next of them */
-        ask[0] = OUTS * row, ask[1] = (OUTS + 1) * row;
-    for (; m < last; m += ROWS) {
+    const int once = last - m <= ROWS;
+    for (int64_t pass = 0; m < last; m += ROWS, pass++) {
         const int64_t rows = last - m < ROWS ? last - m : ROWS;
-        int64_t at = j;
+        int64_t ask[OUTS], at = j;
+        for (int c = 0; c < OUTS; c++) /* where nothing is wanted, what is at hand */
+            ask[c] = once ? (OUTS + c) * row : next && c / (OUTS / 2) == pass ? next + c * row : 0;
         for (; at + OUTS <= end; at += OUTS)
             few(p, m, at, rows, OUTS, ask);
-        if (at < end)
+        for (; at < end; at++)
             few(p, m, at, rows, 1, ask);
-        ask[1] = ask[0] && !ask[1] ? next + row : 0;
-        ask[0] = 0;
     }
 }
 
@@ -298,11 +301,12 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
 {
     const Product p = {w, residual, y, room};
     const int64_t threads = omp_get_num_threads(), share = (w->out + threads - 1) / threads;
+    const int64_t laid = w->bits == 8 ? in_steps(w->in) : w->in;
     const int64_t fitting = BAND / row_bytes(w), panel = whole_number_of(ROWS, PANEL / w->in);
     const int64_t band = rows == 1 ? LANES : whole_number_of(LANES, fitting < share ? fitting : share);
 #pragma omp for schedule(static)
     for (int64_t m = 0; m < rows; m++) {
-        const int64_t first = m / ROWS * ROWS, start = first * w->in, beside = rows - first < ROWS ? rows - first : ROWS;
+        const int64_t first = m / ROWS * ROWS, start = first * laid, beside = rows - first < ROWS ? rows - first : ROWS;
         if (w->bits == 8)
             room.steps[m] = rounded(x + m * w->in, w->in, (int16_t *)room.numbers + start + (m - first) * STEP, beside);
         else
@@ -327,7 +331,7 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
 /* The bytes of rows, laid to be multiplied. */
 size_t room_for_rows(const Weight *w, int64_t rows)
 {
-    return (size_t)rows * w->in * (w->bits == 8 ? sizeof(int16_t) : sizeof(float));
+    return (size_t)rows * (w->bits == 8 ? in_steps(w->in) * sizeof(int16_t) : w->in * sizeof(float));
 }
 
 /* `multiply` by so many threads. Returns 0, or 1 where no memory is left. */
@@ -343,4 +347,14 @@ EXPORTED int clvp_product(const Weight *w, const float *x, int64_t rows, const f
     free(room.numbers);
     free(room.steps);
     return lost;
+}
+
+/* The inputs that this build multiplies at once. */
+EXPORTED const int clvp_step = STEP;
+
+/* Whether the processor, and the system on it, have what the build for AVX512-VNNI needs. */
+EXPORTED int clvp_can_be_wider(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }

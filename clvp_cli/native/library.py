@@ -1,0 +1,121 @@
+"""Which build of the kernels this processor runs, and how they are called.
+
+Owns the C structures and the choice; `CLVP_NATIVE=0` leaves the kernels out, `CLVP_NATIVE=avx2` those for wider
+registers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from functools import cache
+from pathlib import Path
+
+import torch
+
+log = logging.getLogger("clvp")
+
+HERE = Path(__file__).parent
+INTERFACE = 4  # as layer.c numbers what it is called with
+Address, Count = ctypes.c_void_p, ctypes.c_int64
+
+
+class CWeight(ctypes.Structure):
+    """A weight and its bias."""
+
+    _fields_ = (
+        *((name, Address) for name in ("numbers", "scale", "bias")),
+        *((name, Count) for name in ("bits", "inputs", "outputs")),
+    )
+
+
+class CNorm(ctypes.Structure):
+    """Layer normalisation."""
+
+    _fields_ = (("weight", Address), ("bias", Address), ("eps", ctypes.c_float))
+
+
+class CLayer(ctypes.Structure):
+    """A decoder's layer."""
+
+    _fields_ = (
+        *((name, CNorm) for name in ("before_attention", "before_mlp")),
+        *((name, CWeight) for name in ("qkv", "out", "fc", "proj")),
+        ("heads", Count),
+    )
+
+
+class CPrompt(ctypes.Structure):
+    """Keys and values of a prompt."""
+
+    _fields_ = (("keys", Address), ("values", Address), ("length", Count), ("head", Count))
+
+
+class CPlaces(ctypes.Structure):
+    """Keys and values of rows and prompts."""
+
+    _fields_ = (
+        ("keys", Address),
+        ("values", Address),
+        ("bits", Count),
+        ("row", Count),
+        ("head", Count),
+        ("prompts", ctypes.POINTER(CPrompt)),
+        ("of_row", Address),
+    )
+
+
+@cache
+def kernels() -> ctypes.CDLL | None:
+    """The kernels, or None without them: not built, another processor, or CLVP_NATIVE=0."""
+    asked = os.environ.get("CLVP_NATIVE")
+    fits = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    narrow = _loaded("kernels.so") if fits and asked != "0" else None
+    if narrow is None or asked == "avx2" or not narrow.clvp_can_be_wider():
+        return narrow
+    wide = _loaded("kernels_vnni.so")
+    if wide is None:
+        return narrow
+    if not agree(narrow, wide):
+        log.warning("the kernels for AVX512-VNNI compute something else here, so steps are slower: please tell us")
+        return narrow
+    return wide
+
+
+def agree(one: ctypes.CDLL, other: ctypes.CDLL) -> bool:
+    """Whether two builds make the same bits: of one row and of several, with something left over on every side."""
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randint(-127, 128, (9, 4144), generator=draw, dtype=torch.int8)
+    scale, x = torch.rand(9, generator=draw), torch.randn(7, 4144, generator=draw)
+    described = CWeight(weight.data_ptr(), scale.data_ptr(), None, 8, *reversed(weight.shape))
+    for rows in (1, 7):
+        made = torch.zeros(2, rows, 9)
+        for library, out in zip((one, other), made, strict=True):
+            given = ctypes.addressof(described), x.data_ptr(), rows, None
+            if library.clvp_product(*given, out.data_ptr(), 0, 1):
+                return False
+        if not torch.equal(*made):
+            return False
+    return True
+
+
+def _loaded(name: str) -> ctypes.CDLL | None:
+    """The library of that name beside this file, if it is there and is called as it is here."""
+    path = HERE / name
+    if not path.is_file():
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+        found = ctypes.c_int.in_dll(library, "clvp_interface").value
+    except (OSError, ValueError) as error:
+        log.warning("the kernels could not be loaded, so steps are slower: %s", error)
+        return None
+    if found != INTERFACE:
+        log.warning("the kernels are of another version, so steps are slower: install clvp again")
+        return None
+    last = Address, ctypes.c_int
+    library.clvp_product.argtypes = (Address, Address, Count, Address, Address, ctypes.c_int, ctypes.c_int)
+    library.clvp_attend.argtypes = (Address, Count, Count, Count, Address, Address, *last)
+    library.clvp_layer.argtypes = (Address, Address, Address, Address, Count, *last)
+    return library
