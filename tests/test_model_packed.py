@@ -31,17 +31,21 @@ from clvp_cli.settings import SamplingSettings
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(not can_pack(CPU), reason="this build of torch has no oneDNN")
 needs_kernels = pytest.mark.skipif(native.kernels() is None, reason="our kernels are not there")
-OURS = [pytest.param(kind, "float32", marks=needs_kernels) for kind in ("full", "half")]
+OURS = [pytest.param(kind, "float32", marks=needs_kernels) for kind in ("full", "half", "brain")]
 KINDS = [
     ("plain", "float32"), ("packed", "float32"), ("packed", "bfloat16"), ("int8", "float32"), *OURS,
     ("int4", "bfloat16"), ("int8 by PyTorch", "float32"),
 ]  # fmt: skip
-ROUNDING = {"float32": 1e-5, "bfloat16": 1.5e-2, "half": 1e-3, "int8": 2e-2, "int4": 0.15}  # of the largest output
+ROUNDING = {  # of the largest output
+    "float32": 1e-5, "bfloat16": 1.5e-2, "half": 1e-3, "brain": 1.5e-2, "int8": 2e-2, "int4": 0.15,
+}  # fmt: skip
 
 
 @pytest.fixture
 def kind(request, monkeypatch):
-    """A kind of product, int8 by our own kernels where they are, or as it is without them."""
+    """A kind of product, int8 by our own kernels where they are, or as it is without them; brain wherever they are."""
+    if request.param == "brain":
+        monkeypatch.setattr(native, "has_brains", lambda: True)
     if request.param == "int8 by PyTorch":
         monkeypatch.setattr(native, "kernels", lambda: None)
     return request.param.removesuffix(" by PyTorch")
@@ -176,7 +180,7 @@ def test_packed_decoders_are_the_decoder(plain, kind, name):
     with torch.inference_mode():
         want = decoder.logits(decoder.teacher_forced(torch.stack([prefixes[0]] * 2), codes))
         got = packed.logits(packed.teacher_forced(torch.stack([prefixes[0]] * 2).to(flow), codes)).float()
-    bound = {"float32": 1e-4, "bfloat16": 0.04, "half": 4e-3, "int8": 0.04, "int4": 0.3}[
+    bound = {"float32": 1e-4, "bfloat16": 0.04, "half": 4e-3, "brain": 0.04, "int8": 0.04, "int4": 0.3}[
         kind if kind in ROUNDING else name
     ]
     assert (got - want).abs().max() <= bound * want.abs().max()
@@ -246,7 +250,7 @@ def test_what_is_kept_in_16_bits(plain, ours, monkeypatch):
 
 
 @needs_onednn
-@pytest.mark.parametrize(("kind", "name"), KINDS[:6], indirect=["kind"])
+@pytest.mark.parametrize(("kind", "name"), KINDS[:7], indirect=["kind"])
 def test_packed_encoders_are_the_encoder(kind, name):
     """Embeddings of packed encoders point where the encoder's do."""
     torch.manual_seed(1)
@@ -259,7 +263,7 @@ def test_packed_encoders_are_the_encoder(kind, name):
     ids = torch.randint(0, 100, (3, 40))
     want = encoder.embed(ids)
     got = pack_encoder(copy.deepcopy(encoder), kind, getattr(torch, name)).embed(ids).float()
-    least = 0.999 if kind == "int8" or name == "bfloat16" else 0.99999
+    least = 0.999 if kind in ("int8", "brain") or name == "bfloat16" else 0.99999
     assert torch.nn.functional.cosine_similarity(got, want).min() >= least
 
 
@@ -303,20 +307,24 @@ def test_halves_in_a_file_are_never_written_to(turned):
 
 
 @needs_onednn
-@pytest.mark.parametrize(
-    ("probes", "wide", "name"),
-    [
-        (["_is_avx512_bf16_supported"], False, "bfloat16"),
-        (["_is_avx512_bf16_supported"], True, "int8"),
-        (["_is_avx512_bf16_supported", "_is_amx_tile_supported"], True, "bfloat16"),
-    ],
-)
-def test_auto_is_bfloat16_unless_whole_numbers_are_as_quick(monkeypatch, probes, wide, name):
+@pytest.mark.parametrize(("wide", "tiles", "name"), [(0, 0, "bfloat16"), (1, 0, "int8"), (1, 1, "bfloat16")])
+def test_auto_is_bfloat16_unless_whole_numbers_are_as_quick(monkeypatch, wide, tiles, name):
     """AVX512-VNNI by our kernels has as many of them at once, in half the memory; AMX has many more halves."""
-    monkeypatch.setattr("clvp_cli.model.precision._has", lambda probe: probe in probes)
-    monkeypatch.setattr(native, "is_wide", lambda: wide)
+    monkeypatch.setattr("clvp_cli.model.precision.multiplies_halves", lambda device: True)
+    monkeypatch.setattr("clvp_cli.model.precision.has_tiles", lambda: tiles)
     monkeypatch.setattr("clvp_cli.model.precision.multiplies_whole_numbers", lambda: True)
+    monkeypatch.setattr(native, "is_wide", lambda: wide)
     assert precision("auto", CPU, WORTH_HALVING).name == name
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_bfloat16_is_by_our_kernels_where_they_are_quickest(monkeypatch, tiles):
+    """AVX512-BF16, but not AMX, for which oneDNN's are left; encoders have oneDNN's in either case."""
+    monkeypatch.setattr(native, "has_brains", lambda: True)
+    monkeypatch.setattr("clvp_cli.model.products.has_tiles", lambda: tiles)
+    monkeypatch.setattr("clvp_cli.model.products.can_pack_halves", lambda: True)
+    chosen = precision("bfloat16", CPU, 0)
+    assert (chosen.kind, chosen.dtype) == (("packed", torch.bfloat16) if tiles else ("brain", torch.float32))
 
 
 def test_auto_is_float32_where_nothing_is_gained(monkeypatch):

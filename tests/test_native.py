@@ -79,6 +79,55 @@ def test_weights_in_floats(inputs, outputs, dtype):
 
 
 @needs_kernels
+@pytest.mark.parametrize(("inputs", "outputs"), [(32, 33), (224, 128), (1024, 50), (9024, 8)])
+def test_weights_in_bfloat16(inputs, outputs):
+    """Within float32's rounding of float64, of rows in bfloat16; a row's bits are its own, or no number."""
+    x, _, _, bias, residual = drawn(inputs, outputs, 23)
+    x[3, 1] = float("nan")
+    weight = (torch.randn(outputs, inputs) / inputs**0.5).bfloat16()
+    whole = product(x, weight, None, bias, residual)
+    want = x.bfloat16().double() @ weight.double().t() + bias.double() + residual.double()
+    largest = float(want.nan_to_num().abs().max())
+    torch.testing.assert_close(whole.double(), want, rtol=1e-5, atol=3e-6 * largest, equal_nan=True)
+    for rows in range(1, 23):
+        torch.testing.assert_close(
+            product(x[:rows], weight, None, bias, residual[:rows]), whole[:rows], rtol=0, atol=0, equal_nan=True
+        )
+
+
+@needs_kernels
+def test_rows_are_rounded_to_bfloat16_as_torch_does():
+    """To the nearest, ties to even, from the least normal number to the largest, past which is infinity."""
+    some = (1 + torch.rand(4096)) * torch.logspace(-37, 38, 4096) * torch.tensor([1, -1]).repeat(2048)
+    rest = torch.tensor([0.0, -0.0, 1.00390625, 1.01171875, 3.4e38, -3.4e38, float("inf"), float("nan")])
+    x = torch.cat((some, rest))
+    rows = torch.where(torch.arange(32) == 7, x.unsqueeze(1), 0.0)
+    got = product(rows, torch.eye(32).bfloat16()[7:8], None, None)
+    torch.testing.assert_close(got[:, 0], x.bfloat16().float(), rtol=0, atol=0, equal_nan=True)
+
+
+class Told:
+    """A build whose processor, it says, could run the wider one."""
+
+    def __init__(self, library):
+        self.clvp_product, self.clvp_can_be_wider = library.clvp_product, lambda: True
+
+
+@needs_kernels
+@pytest.mark.parametrize("right", [True, False])
+def test_bfloat16_is_multiplied_where_that_is_right(right, monkeypatch, caplog):
+    """The kernels are tried once on a processor with AVX512-BF16; others have another way."""
+    built = native.kernels()
+    told = Told(built)
+    told.clvp_has_brains = lambda: False
+    monkeypatch.setattr(library, "kernels", lambda: told)
+    assert not library.has_brains.__wrapped__()
+    told.clvp_has_brains = lambda: True
+    told.clvp_product = built.clvp_product if right else lambda *given: 0
+    assert library.has_brains.__wrapped__() == right and ("compute something else" in caplog.text) != right
+
+
+@needs_kernels
 @pytest.mark.parametrize("rows", [1, 5])
 def test_gelu_is_torchs(rows):
     """By tanh, within float32's rounding, from where it is nothing to where it is the identity."""
@@ -241,13 +290,6 @@ def test_they_can_be_left_out():
     code = "from clvp_cli import native; print(native.kernels())"
     made = subprocess.run([sys.executable, "-c", code], env={"CLVP_NATIVE": "0"}, capture_output=True, text=True)
     assert made.stdout.strip() == "None", made.stderr
-
-
-class Told:
-    """A build whose processor, it says, could run the wider one."""
-
-    def __init__(self, library):
-        self.clvp_product, self.clvp_can_be_wider = library.clvp_product, lambda: True
 
 
 @needs_kernels

@@ -22,6 +22,7 @@ from .encoder import ClvpEncoderLayer, Encoder
 from .layers import Attend, AttendOne, Conv1D
 from .products import (
     FEW_ROWS,
+    OURS,
     DigitsProduct,
     HalfHead,
     Kind,
@@ -245,9 +246,11 @@ def _return_memory() -> None:
 def pack_encoder(encoder: Encoder, kind: Kind, dtype: torch.dtype = torch.float32) -> Encoder:
     """Pack an encoder's layers in place; embedding, norms and projection stay as they are, in the flowing type.
 
-    It has many rows at once, which oneDNN multiplies faster in float32 than our kernel does.
+    It has many rows at once, which oneDNN multiplies faster in float32 and bfloat16 than our kernel does.
     """
-    kind, dtype = "packed" if kind == "full" else kind, flowing(kind, dtype)
+    if kind in ("full", "brain"):
+        kind, dtype = "packed", OURS[kind]
+    dtype = flowing(kind, dtype)
     _replace_each(encoder.layers, lambda layer: PackedEncoderLayer(cast(ClvpEncoderLayer, layer), kind, dtype))
     for part in (encoder.token_embedding, encoder.final_layer_norm, encoder.projection):
         _owned(part, dtype)

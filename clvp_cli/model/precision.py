@@ -6,12 +6,13 @@ Knows the machine and the model's size; no files, no settings.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from .. import native
 from ..errors import UsageError
-from .products import OURS, Kind, can_pack, flowing, halves, multiplies_whole_numbers
+from .products import OURS, Kind, can_pack, flowing, halves, has_tiles, multiplies_whole_numbers
 
 # A model with fewer parameters is done in milliseconds and fits into caches: halving its weights gains nothing.
 WORTH_HALVING = 50_000_000
@@ -56,7 +57,7 @@ def precision(name: str, device: torch.device, parameters: int) -> Precision:
 
 def _fastest(device: torch.device) -> str:
     """The fastest type, of those whose results are shown to agree with float32's (README, Speed)."""
-    if multiplies_halves(device) and not (can_pack(device) and native.is_wide() and not _has("_is_amx_tile_supported")):
+    if multiplies_halves(device) and (device.type != "cpu" or has_tiles() or not native.is_wide()):
         return "bfloat16"
     if not can_pack(device):
         return "float32"
@@ -67,9 +68,5 @@ def multiplies_halves(device: torch.device) -> bool:
     """Whether a device has instructions for products in bfloat16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and (_has("_is_avx512_bf16_supported") or _has("_is_amx_tile_supported"))
-
-
-def _has(probe: str) -> bool:
-    """What torch finds in the processor, where this version of it looks."""
-    return bool(getattr(torch.cpu, probe, lambda: False)())
+    has_lines: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device.type == "cpu" and (has_tiles() or bool(has_lines()))

@@ -4,9 +4,9 @@ Owns the kinds and what each promises; knows no layers, files or settings. M row
 
 Every product here gives a row the same bits whatever the number of rows beside it, as long as there are at least
 FEW_ROWS of them in float32: candidates must not depend on their batch. bfloat16 goes through oneDNN's packed kernels,
-which accumulate each element in one order; float32 likewise from four rows on (fewer rows take another kernel); full
-and half, which are our own, accumulate in one order; int8 sums whole numbers, exactly in any order; int4 works row by
-row.
+which accumulate each element in one order; float32 likewise from four rows on (fewer rows take another kernel); full,
+half and brain, which are our own, accumulate in one order; int8 sums whole numbers, exactly in any order; int4 works
+row by row.
 tests/test_model_packed.py holds them to it.
 """
 
@@ -23,11 +23,15 @@ from torch.nn import functional as F
 from .. import native
 from .layers import activation
 
-Kind = Literal["plain", "packed", "full", "half", "int8", "int4"]
+Kind = Literal["plain", "packed", "full", "half", "brain", "int8", "int4"]
 
 FUSED = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # activations that oneDNN appends itself
 FEW_ROWS = 4  # float32 kernels differ below it
-OURS: dict[Kind, torch.dtype] = {"full": torch.float32, "half": torch.float16}  # kinds of our own kernel's, in floats
+OURS: dict[Kind, torch.dtype] = {  # kinds of our own kernel's, in floats
+    "full": torch.float32,
+    "half": torch.float16,
+    "brain": torch.bfloat16,
+}
 LARGEST_HALF = torch.finfo(torch.float16).max
 DIGIT, BASE = 64, 128  # the largest digit of an activation, and what the higher one counts
 FLATTEST = 10  # a column is made at most 2 to this times as large, or as small
@@ -90,8 +94,8 @@ class OneDnnProduct(Product):
 class NativeProduct(Product):
     """By our own kernel: floats, of 16 bits too; or 8-bit weights, a scale an output, times rows of 14 bits.
 
-    What is lost is the weights' rounding: 14 bits leave a row 8 beside a channel 60 times as large as the others.
-    float32 in and out.
+    What is lost is the weights' rounding, and rows' to bfloat16 beside weights in it: 14 bits leave a row 8 beside a
+    channel 60 times as large as the others. float32 in and out.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> None:
@@ -287,7 +291,7 @@ class HalfHead(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        kind, self.dtype = halves(torch.bfloat16)
+        kind, self.dtype = halves(torch.float16 if native.kernels() else torch.bfloat16)
         self.inner = product(kind, self.dtype, weight, bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -305,6 +309,8 @@ def needs_company(part: nn.Module, dtype: torch.dtype) -> bool:
 
 def halves(dtype: torch.dtype) -> tuple[Kind, torch.dtype]:
     """How this processor does best with weights of 16 bits, and the type of activations between them."""
+    if dtype == torch.bfloat16 and native.has_brains() and not has_tiles():
+        return "brain", torch.float32
     if dtype == torch.bfloat16 and can_pack_halves():
         return "packed", dtype
     return ("half" if native.kernels() else "packed"), torch.float32
@@ -318,6 +324,11 @@ def can_pack(device: torch.device) -> bool:
 def can_pack_halves() -> bool:
     """Whether oneDNN multiplies bfloat16 on this processor."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def has_tiles() -> bool:
+    """Whether the processor has AMX, by which oneDNN multiplies bfloat16 several times as fast as AVX512 does."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 def flowing(kind: Kind, dtype: torch.dtype) -> torch.dtype:

@@ -12,11 +12,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .library import CLayer, CNorm, CPlaces, CPrompt, CWeight, kernels
+from .library import CLayer, CNorm, CPlaces, CPrompt, CWeight, has_brains, kernels
 
-__all__ = ["FLOATS", "LANES", "Attention", "Layer", "Weight", "attends", "is_outdone", "is_wide", "kernels", "multiplies"]
+__all__ = [
+    "FLOATS", "LANES", "Attention", "Layer", "Weight", "attends", "has_brains", "is_outdone", "is_wide", "kernels",
+    "multiplies",
+]  # fmt: skip
 
 STEP = 16  # inputs that are multiplied at once, by the narrowest build
+BRAIN_STEP = 32  # of inputs in bfloat16
 MOST_INPUTS = 8192  # whose sums fit
 LANES = 8  # floats that a processor holds at once
 MOST_WIDTH = 128  # of a head
@@ -36,23 +40,25 @@ def is_outdone() -> bool:
 
 def multiplies(dtype: torch.dtype, inputs: int) -> bool:
     """Whether `Weight` takes numbers of that type, so many inputs of them."""
-    whole = dtype == torch.int8
-    fits = inputs % STEP == 0 and inputs <= MOST_INPUTS if whole else inputs % LANES == 0
-    return fits and (whole or dtype in FLOATS) and kernels() is not None
+    if dtype == torch.bfloat16:
+        return inputs % BRAIN_STEP == 0 and has_brains()
+    if dtype == torch.int8:
+        return inputs % STEP == 0 and inputs <= MOST_INPUTS and kernels() is not None
+    return inputs % LANES == 0 and dtype in FLOATS and kernels() is not None
 
 
 class Weight:
     """A weight (out, in) that rows are multiplied with, its bias (out,) added; all contiguous.
 
     The weight is int8, and scale (out,) what a whole number counts in each output; rows are rounded to 14 bits of their
-    largest. Or it is one of FLOATS, without a scale.
+    largest. Or it is one of FLOATS, without a scale; or bfloat16, to which rows are rounded then.
     """
 
     def __init__(self, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
         self.kept = weight, scale, bias  # for as long as their addresses are used
         self.dtype = weight.dtype
         self.outputs, self.inputs = weight.shape
-        given = weight.itemsize * 8, self.inputs, self.outputs
+        given = weight.itemsize * 8, weight.dtype == torch.bfloat16, self.inputs, self.outputs
         self.described = CWeight(_address(weight), _address(scale), _address(bias), *given)
         self.address = ctypes.addressof(self.described)
 

@@ -22,14 +22,16 @@ summed in floats is summed within one row in one order. Compiled without contrac
 /* A weight (out, in) and its bias (out) or NULL.
 
 Of 8 bits it is whole numbers, of which output j counts scale[j], rows are rounded to 14 bits, and in is a multiple of
-16 and at most 8192. Of 16 or 32 it is floats, and in a multiple of 8. */
+16 and at most 8192. Of 16 or 32 it is floats, and in a multiple of 8; with `brain`, of 16, bfloat16, to which rows are
+rounded then, and in is a multiple of 32: for AVX512-BF16 alone. */
 typedef struct {
     const void *numbers;
     const float *scale, *bias;
-    int64_t bits, in, out;
+    int64_t bits, brain, in, out;
 } Weight;
 
-/* Room for rows as they are multiplied: whole numbers of 16 bits, and what one of them counts in each; or floats. */
+/* Room for rows as they are multiplied: whole numbers of 16 bits, and what one of them counts in each; or floats, of 16
+or 32. */
 typedef struct {
     void *numbers;
     float *steps;

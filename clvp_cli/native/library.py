@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 log = logging.getLogger("clvp")
 
@@ -26,7 +27,7 @@ class CWeight(ctypes.Structure):
 
     _fields_ = (
         *((name, Address) for name in ("numbers", "scale", "bias")),
-        *((name, Count) for name in ("bits", "inputs", "outputs")),
+        *((name, Count) for name in ("bits", "brain", "inputs", "outputs")),
     )
 
 
@@ -88,16 +89,32 @@ def agree(one: ctypes.CDLL, other: ctypes.CDLL) -> bool:
     draw = torch.Generator().manual_seed(0)
     weight = torch.randint(-127, 128, (9, 4144), generator=draw, dtype=torch.int8)
     scale, x = torch.rand(9, generator=draw), torch.randn(7, 4144, generator=draw)
-    described = CWeight(weight.data_ptr(), scale.data_ptr(), None, 8, *reversed(weight.shape))
-    for rows in (1, 7):
-        made = torch.zeros(2, rows, 9)
-        for library, out in zip((one, other), made, strict=True):
-            given = ctypes.addressof(described), x.data_ptr(), rows, None
-            if library.clvp_product(*given, out.data_ptr(), 0, 1):
-                return False
-        if not torch.equal(*made):
-            return False
-    return True
+    return all(torch.equal(*(_product(each, x[:rows], weight, scale) for each in (one, other))) for rows in (1, 7))
+
+
+@cache
+def has_brains() -> bool:
+    """Whether the processor multiplies bfloat16 by AVX512-BF16, and the kernels do so rightly."""
+    library = kernels()
+    if library is None or not library.clvp_has_brains():
+        return False
+    draw = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(rows, 1056, generator=draw).bfloat16() for rows in (7, 9))
+    want = x.double() @ weight.double().t()
+    if bool(((_product(library, x.float(), weight) - want).abs() <= 1e-4).all()):
+        return True
+    log.warning("the kernels for AVX512-BF16 compute something else here, so steps are slower: please tell us")
+    return False
+
+
+def _product(library: ctypes.CDLL, x: Tensor, weight: Tensor, scale: Tensor | None = None) -> Tensor:
+    """x (rows, in) times a weight (out, in), by one thread; zeros where that fails."""
+    made = torch.zeros(len(x), len(weight))
+    of_outputs = None if scale is None else scale.data_ptr()
+    form = weight.itemsize * 8, weight.dtype == torch.bfloat16, *reversed(weight.shape)
+    described = CWeight(weight.data_ptr(), of_outputs, None, *form)
+    library.clvp_product(ctypes.addressof(described), x.data_ptr(), len(x), None, made.data_ptr(), 0, 1)
+    return made
 
 
 def _loaded(name: str) -> ctypes.CDLL | None:

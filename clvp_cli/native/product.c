@@ -1,6 +1,6 @@
 /* Rows of floats times a weight of 8, 16 or 32 bits. */
 
-#include "whole.h"
+#include "registers.h"
 
 #define LARGEST 8192.0f /* of an activation, as a whole number: 14 bits */
 #define ROWS 6          /* at the most, of activations, whose sums are held in registers together */
@@ -14,6 +14,12 @@
 INLINE int64_t in_steps(int64_t in)
 {
     return (in + STEP - 1) / STEP * STEP;
+}
+
+/* Whether rows are laid as numbers of 16 bits, in steps. */
+INLINE int is_short(const Weight *w)
+{
+    return w->bits == 8 || w->brain;
 }
 
 /* The row x (in) as whole numbers, and what one of them counts: no number where the row has one that is none. Steps are
@@ -41,6 +47,13 @@ static float rounded(const float *x, int64_t in, int16_t *whole, int64_t beside)
     return step;
 }
 
+/* The row x (in) in bfloat16, its steps laid likewise. */
+static void halved(const float *x, int64_t in, int16_t *laid, int64_t beside)
+{
+    for (int64_t k = 0; k < in; k += HALF_STEP)
+        _mm256_storeu_si256((__m256i *)(laid + k / STEP * STEP * beside + k % STEP), shortened(x + k));
+}
+
 /* The row x (in), its registers laid likewise. */
 static void copied(const float *x, int64_t in, float *laid, int64_t beside)
 {
@@ -51,9 +64,9 @@ static void copied(const float *x, int64_t in, float *laid, int64_t beside)
 /* One row a (in) times one weight w (in): memory is read straight on, which is what bounds this. */
 INLINE float lone(const int16_t *a, const int8_t *w, int64_t in)
 {
-    Whole acc[DEEP];
+    Short acc[DEEP];
     for (int i = 0; i < DEEP; i++)
-        acc[i] = nothing();
+        acc[i] = (Short){0};
     int64_t k = 0;
     for (; k + DEEP * STEP <= in; k += DEEP * STEP) {
         for (int at = 0; at < DEEP * STEP; at += LINE)
@@ -74,12 +87,12 @@ INLINE float lone(const int16_t *a, const int8_t *w, int64_t in)
 
 /* sums += `count` steps of rows at a times weights at w, or half a step; a line is asked for beside each weight. */
 INLINE void add_steps(const int16_t *a, const int8_t *w, int64_t in, const int rows, const int outs, const int count,
-                      const int half, const int64_t ask[OUTS], Whole sums[ROWS][OUTS])
+                      const int half, const int64_t ask[OUTS], Short sums[ROWS][OUTS])
 {
     for (int c = 0; c < outs; c++)
         _mm_prefetch((const char *)w + ask[c], _MM_HINT_T0);
     for (int i = 0; i < count; i++) {
-        Whole wide[OUTS];
+        Short wide[OUTS];
         for (int c = 0; c < outs; c++)
             wide[c] = half ? half_of_bytes(w + c * in) : bytes(w + c * in + i * STEP);
         for (int r = 0; r < rows; r++)
@@ -99,10 +112,10 @@ INLINE void dot(const int16_t *a, const int8_t *w, int64_t in, const int rows, c
         for (int c = 0; c < OUTS; c += 2)
             whole[r / 2][c / 2] = _mm256_setzero_pd();
     for (int64_t k = 0, last; k < in; k = last) {
-        Whole acc[ROWS][OUTS];
+        Short acc[ROWS][OUTS];
         for (int r = 0; r < ROWS; r++)
             for (int c = 0; c < OUTS; c++)
-                acc[r][c] = nothing();
+                acc[r][c] = (Short){0};
         last = in - k < FEW ? in : k + FEW;
         for (; k + deep * STEP <= last; k += deep * STEP)
             add_steps(a + k * rows, w + k, in, rows, outs, deep, 0, ask, acc);
@@ -163,6 +176,30 @@ INLINE void dot_floats(const float *x, const char *w, int64_t in, const int bits
             sums[r / 2][c / 2] = four_sums(acc[r][c], acc[r][c + 1], acc[r + 1][c], acc[r + 1][c + 1]);
 }
 
+/* `dot_floats` in bfloat16, of rows laid as whole numbers are. */
+INLINE void dot_brains(const int16_t *x, const int16_t *w, int64_t in, const int rows, const int outs,
+                       const int64_t ask[OUTS], __m128 sums[ROWS / 2][OUTS / 2])
+{
+    Sums acc[ROWS][OUTS];
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < OUTS; c++)
+            acc[r][c] = (Sums){0};
+    for (int64_t k = 0; k < in; k += STEP) {
+        Short some[OUTS];
+        for (int c = 0; c < outs; c++) {
+            _mm_prefetch((const char *)(w + k) + ask[c], _MM_HINT_T0);
+            some[c] = shorts(w + c * in + k);
+        }
+        for (int r = 0; r < rows; r++)
+            for (int c = 0; c < outs; c++)
+                add_brains(&acc[r][c], x + k * rows + r * STEP, some[c]);
+    }
+    for (int r = 0; r < rows; r += 2)
+        for (int c = 0; c < outs; c += 2)
+            sums[r / 2][c / 2] = four_sums(folded_floats(acc[r][c]), folded_floats(acc[r][c + 1]),
+                                           folded_floats(acc[r + 1][c]), folded_floats(acc[r + 1][c + 1]));
+}
+
 typedef struct {
     const Weight *w;
     const float *residual;
@@ -214,9 +251,12 @@ INLINE void block(const Product *p, int64_t m, int64_t j, const int rows, const 
     __m128 sums[ROWS / 2][OUTS / 2];
     const int64_t in = p->w->in;
     const char *w = (const char *)p->w->numbers + j * row_bytes(p->w);
+    const int16_t *a = (const int16_t *)p->rows.numbers + m * in_steps(in);
     const float *x = (const float *)p->rows.numbers + m * in;
     if (p->w->bits == 8)
-        dot((const int16_t *)p->rows.numbers + m * in_steps(in), (const int8_t *)w, in, rows, outs, ask, sums);
+        dot(a, (const int8_t *)w, in, rows, outs, ask, sums);
+    else if (p->w->brain)
+        dot_brains(a, (const int16_t *)w, in, rows, outs, ask, sums);
     else if (p->w->bits == 16)
         dot_floats(x, w, in, 16, rows, outs, ask, sums);
     else
@@ -301,14 +341,17 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
 {
     const Product p = {w, residual, y, room};
     const int64_t threads = omp_get_num_threads(), share = (w->out + threads - 1) / threads;
-    const int64_t laid = w->bits == 8 ? in_steps(w->in) : w->in;
+    const int64_t laid = is_short(w) ? in_steps(w->in) : w->in;
     const int64_t fitting = BAND / row_bytes(w), panel = whole_number_of(ROWS, PANEL / w->in);
     const int64_t band = rows == 1 ? LANES : whole_number_of(LANES, fitting < share ? fitting : share);
 #pragma omp for schedule(static)
     for (int64_t m = 0; m < rows; m++) {
         const int64_t first = m / ROWS * ROWS, start = first * laid, beside = rows - first < ROWS ? rows - first : ROWS;
+        int16_t *whole = (int16_t *)room.numbers + start + (m - first) * STEP;
         if (w->bits == 8)
-            room.steps[m] = rounded(x + m * w->in, w->in, (int16_t *)room.numbers + start + (m - first) * STEP, beside);
+            room.steps[m] = rounded(x + m * w->in, w->in, whole, beside);
+        else if (w->brain)
+            halved(x + m * w->in, w->in, whole, beside);
         else
             copied(x + m * w->in, w->in, (float *)room.numbers + start + (m - first) * LANES, beside);
     }
@@ -331,7 +374,7 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
 /* The bytes of rows, laid to be multiplied. */
 size_t room_for_rows(const Weight *w, int64_t rows)
 {
-    return (size_t)rows * (w->bits == 8 ? in_steps(w->in) * sizeof(int16_t) : w->in * sizeof(float));
+    return (size_t)rows * (is_short(w) ? in_steps(w->in) * sizeof(int16_t) : w->in * sizeof(float));
 }
 
 /* `multiply` by so many threads. Returns 0, or 1 where no memory is left. */
@@ -349,7 +392,7 @@ EXPORTED int clvp_product(const Weight *w, const float *x, int64_t rows, const f
     return lost;
 }
 
-/* The inputs that this build multiplies at once. */
+/* The whole numbers that this build multiplies at once. */
 EXPORTED const int clvp_step = STEP;
 
 /* Whether the processor, and the system on it, have what the build for AVX512-VNNI needs. */
@@ -357,4 +400,10 @@ EXPORTED int clvp_can_be_wider(void)
 {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+}
+
+/* Whether this build multiplies bfloat16 on this processor. */
+EXPORTED int clvp_has_brains(void)
+{
+    return STEP == 32 && __builtin_cpu_supports("avx512bf16");
 }

@@ -1,0 +1,142 @@
+/* Numbers of 16 bits as registers hold them, 16 with AVX2 and 32 with AVX512: whole ones with sums of 32 bits, by VNNI,
+and bfloat16 with sums in float32, by AVX512-BF16. */
+
+#ifndef CLVP_REGISTERS_H
+#define CLVP_REGISTERS_H
+
+#include "kernels.h"
+
+#define HALF_STEP 16 /* inputs that may be left over after steps */
+
+#ifdef __AVX512VNNI__
+
+#define STEP 32 /* inputs that are multiplied at once */
+#define OUTS 4  /* weights whose sums are held in registers together */
+typedef __m512i Short;
+typedef __m512 Sums;
+
+INLINE Short shorts(const int16_t *numbers)
+{
+    return _mm512_loadu_si512(numbers);
+}
+
+INLINE Short bytes(const int8_t *w)
+{
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)w));
+}
+
+INLINE Short half_of_bytes(const int8_t *w)
+{
+    return _mm512_cvtepi8_epi16(_mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *)w)));
+}
+
+/* sums += row (STEP numbers) * w, pairwise; in place, where gcc would hold sums in memory. */
+INLINE void add_products(Short *sums, const int16_t *row, Short w)
+{
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(*sums) : "v"(shorts(row)), "v"(w));
+}
+
+INLINE void add_brains(Sums *sums, const int16_t *row, Short w)
+{
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(*sums) : "v"(shorts(row)), "v"(w));
+}
+
+INLINE Short added(Short a, Short b)
+{
+    return _mm512_add_epi32(a, b);
+}
+
+/* Eight sums. */
+INLINE __m256i folded(Short sums)
+{
+    return _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64(sums, 1));
+}
+
+INLINE __m256 folded_floats(Sums sums)
+{
+    const __m256d upper = _mm512_extractf64x4_pd(_mm512_castps_pd(sums), 1);
+    return _mm256_add_ps(_mm512_castps512_ps256(sums), _mm256_castpd_ps(upper));
+}
+
+/* Sixteen floats as bfloat16. */
+INLINE __m256i shortened(const float *x)
+{
+    __m256i some;
+    __asm__("vcvtneps2bf16 %1, %0" : "=v"(some) : "v"(_mm512_loadu_ps(x)));
+    return some;
+}
+
+#else
+
+#define STEP 16
+#define OUTS 2
+typedef __m256i Short;
+typedef __m256 Sums;
+
+INLINE Short shorts(const int16_t *numbers)
+{
+    return _mm256_loadu_si256((const __m256i *)numbers);
+}
+
+INLINE Short bytes(const int8_t *w)
+{
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
+}
+
+INLINE Short half_of_bytes(const int8_t *w)
+{
+    return bytes(w); /* a step is no more */
+}
+
+/* One after another, where gcc would hold all products, and sums in memory. */
+INLINE void add_products(Short *sums, const int16_t *row, Short w)
+{
+    Short products;
+    __asm__("vpmaddwd %3, %2, %0\n\tvpaddd %0, %1, %1"
+            : "=&x"(products), "+x"(*sums)
+            : "x"(w), "m"(*(const __m256i_u *)row));
+}
+
+/* What AVX512-BF16 does, the second of each pair first. */
+INLINE void add_brains(Sums *sums, const int16_t *row, Short w)
+{
+    const Short x = shorts(row), second = _mm256_set1_epi32(0xffff0000);
+    const __m256 of_x = _mm256_castsi256_ps(_mm256_and_si256(x, second));
+    const __m256 of_w = _mm256_castsi256_ps(_mm256_and_si256(w, second));
+    *sums = _mm256_fmadd_ps(of_x, of_w, *sums);
+    const __m256 first_of_x = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+    *sums = _mm256_fmadd_ps(first_of_x, _mm256_castsi256_ps(_mm256_slli_epi32(w, 16)), *sums);
+}
+
+INLINE Short added(Short a, Short b)
+{
+    return _mm256_add_epi32(a, b);
+}
+
+INLINE __m256i folded(Short sums)
+{
+    return sums;
+}
+
+INLINE __m256 folded_floats(Sums sums)
+{
+    return sums;
+}
+
+/* Half of a bfloat16's last bit is added, or a little less where that bit is even; no number stays none. */
+INLINE __m256i upper_halves(__m256 x)
+{
+    const __m256i whole = _mm256_castps_si256(x), last = _mm256_and_si256(_mm256_srli_epi32(whole, 16), _mm256_set1_epi32(1));
+    const __m256i more = _mm256_add_epi32(_mm256_add_epi32(whole, last), _mm256_set1_epi32(0x7fff));
+    const __m256i none = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    return _mm256_srli_epi32(_mm256_blendv_epi8(more, _mm256_set1_epi32(0x7fc00000), none), 16);
+}
+
+INLINE __m256i shortened(const float *x)
+{
+    const __m256i low = upper_halves(_mm256_loadu_ps(x)), up = upper_halves(_mm256_loadu_ps(x + LANES));
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(low, up), 0xd8);
+}
+
+#endif
+#endif
