@@ -261,9 +261,10 @@ def _scoring(clvp: Clvp, plan: Plan, machine: Machine, peer: Transformers | None
     ours(found[:4])
     seconds = alternate(systems, plan.repeats, warm=False)
     rates = [spread([each["n"] / s for s in taken]) for each, taken in zip(told, seconds, strict=True)]
-    peak = machine.products["float32" if name == "float32" else "bfloat16"]
-    bound = peak * len(found) / sum(operations(clvp, c.length + 1) for c in found)
-    best = rates[0]["median"]
-    yield record("score", rates[0], "candidates/s", **told[0], bound=bound, fraction=best / bound)
+    best, limit = rates[0]["median"], {}
+    if name in machine.products:
+        bound = machine.products[name] * len(found) / sum(operations(clvp, c.length + 1) for c in found)
+        limit = {"bound": bound, "fraction": best / bound}
+    yield record("score", rates[0], "candidates/s", **told[0], **limit)
     for each, rate in zip(told[1:], rates[1:], strict=True):
         yield record("score", rate, "candidates/s", **each, ours_over_it=best / rate["median"])

@@ -76,7 +76,7 @@ INLINE float lone(const int16_t *a, const int8_t *w, int64_t in)
     }
     for (; k + STEP <= in; k += STEP)
         add_products(&acc[0], a + k, bytes(w + k));
-    if (k < in)
+    if (STEP > HALF_STEP && k < in)
         add_products(&acc[0], a + k, half_of_bytes(w + k));
     const __m256i sums = folded(added(added(acc[0], acc[1]), added(acc[2], acc[3])));
     const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
@@ -121,7 +121,7 @@ INLINE void dot(const int16_t *a, const int8_t *w, int64_t in, const int rows, c
             add_steps(a + k * rows, w + k, in, rows, outs, deep, 0, ask, acc);
         for (; k + STEP <= last; k += STEP)
             add_steps(a + k * rows, w + k, in, rows, outs, 1, 0, ask, acc);
-        if (k < last)
+        if (STEP > HALF_STEP && k < last)
             add_steps(a + k * rows, w + k, in, rows, outs, 1, 1, ask, acc);
         for (int r = 0; r < rows; r += 2)
             for (int c = 0; c < outs; c += 2) {
@@ -149,11 +149,8 @@ INLINE void add_floats(const float *x, const char *w, int64_t row, const int bit
         __m256 wide[OUTS];
         for (int c = 0; c < outs; c++)
             wide[c] = floats(w + c * row + i * bits, bits); /* LANES of them are `bits` bytes */
-        for (int r = 0; r < rows; r++) {
-            const __m256 eight = _mm256_loadu_ps(x + (i * rows + r) * LANES);
-            for (int c = 0; c < outs; c++) /* in place, where gcc would move sums about */
-                __asm__("vfmadd231ps %2, %1, %0" : "+v"(sums[r][c]) : "v"(wide[c]), "v"(eight));
-        }
+        for (int r = 0; r < rows; r++)
+            add_float_products(sums[r], x + (i * rows + r) * LANES, wide, outs);
     }
 }
 

@@ -41,6 +41,14 @@ INLINE void add_brains(Sums *sums, const int16_t *row, Short w)
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(*sums) : "v"(shorts(row)), "v"(w));
 }
 
+/* sums[c] += row (LANES floats) * w[c]; in place, where gcc would move sums about. */
+INLINE void add_float_products(__m256 sums[OUTS], const float *row, const __m256 w[OUTS], const int outs)
+{
+    const __m256 x = _mm256_loadu_ps(row);
+    for (int c = 0; c < outs; c++)
+        __asm__("vfmadd231ps %2, %1, %0" : "+v"(sums[c]) : "v"(w[c]), "v"(x));
+}
+
 INLINE Short added(Short a, Short b)
 {
     return _mm512_add_epi32(a, b);
@@ -106,6 +114,18 @@ INLINE void add_brains(Sums *sums, const int16_t *row, Short w)
     *sums = _mm256_fmadd_ps(of_x, of_w, *sums);
     const __m256 first_of_x = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
     *sums = _mm256_fmadd_ps(first_of_x, _mm256_castsi256_ps(_mm256_slli_epi32(w, 16)), *sums);
+}
+
+/* Both at once: with one register for the row, too, none is left to move sums to. */
+INLINE void add_float_products(__m256 sums[OUTS], const float *row, const __m256 w[OUTS], const int outs)
+{
+    __m256 x = _mm256_loadu_ps(row);
+    if (outs == OUTS)
+        __asm__("vmovups %3, %0\n\tvfmadd231ps %4, %0, %1\n\tvfmadd231ps %5, %0, %2"
+                : "=&x"(x), "+x"(sums[0]), "+x"(sums[1])
+                : "m"(*(const __m256_u *)row), "x"(w[0]), "x"(w[1]));
+    else
+        sums[0] = _mm256_fmadd_ps(w[0], x, sums[0]);
 }
 
 INLINE Short added(Short a, Short b)
