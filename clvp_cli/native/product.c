@@ -92,12 +92,12 @@ INLINE void add_steps(const int16_t *a, const int8_t *w, int64_t in, const int r
     for (int c = 0; c < outs; c++)
         _mm_prefetch((const char *)w + ask[c], _MM_HINT_T0);
     for (int i = 0; i < count; i++) {
-        Short wide[OUTS];
+        Short some[OUTS];
         for (int c = 0; c < outs; c++)
-            wide[c] = half ? half_of_bytes(w + c * in) : bytes(w + c * in + i * STEP);
+            some[c] = half ? half_of_bytes(w + c * in) : bytes(w + c * in + i * STEP);
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < outs; c++)
-                add_products(&sums[r][c], a + (i * rows + r) * STEP, wide[c]);
+                add_products(&sums[r][c], a + (i * rows + r) * STEP, some[c]);
     }
 }
 
@@ -140,17 +140,18 @@ INLINE void dot(const int16_t *a, const int8_t *w, int64_t in, const int rows, c
 
 /* `add_steps` in floats, of weights in so many bits, `row` bytes apart. */
 INLINE void add_floats(const float *x, const char *w, int64_t row, const int bits, const int rows, const int outs,
-                       const int count, const int64_t ask[OUTS], __m256 sums[ROWS][OUTS])
+                       const int count, const int64_t ask[OUTS], Both sums[ROWS][OUTS / 2])
 {
     for (int c = 0; c < outs; c++)
         for (int at = 0; at < count * bits; at += LINE)
             _mm_prefetch(w + ask[c] + at, _MM_HINT_T0);
     for (int i = 0; i < count; i++) {
-        __m256 wide[OUTS];
-        for (int c = 0; c < outs; c++)
-            wide[c] = floats(w + c * row + i * bits, bits); /* LANES of them are `bits` bytes */
+        Both some[OUTS / 2];
+        for (int c = 0; c < outs; c += 2)
+            some[c / 2] = both(w + c * row + i * bits, row, bits, outs); /* LANES of them are `bits` bytes */
         for (int r = 0; r < rows; r++)
-            add_float_products(sums[r], x + (i * rows + r) * LANES, wide, outs);
+            for (int c = 0; c < outs; c += 2)
+                add_float_products(&sums[r][c / 2], x + (i * rows + r) * LANES, some[c / 2], outs);
     }
 }
 
@@ -159,18 +160,20 @@ INLINE void dot_floats(const float *x, const char *w, int64_t in, const int bits
                        const int64_t ask[OUTS], __m128 sums[ROWS / 2][OUTS / 2])
 {
     const int64_t row = in * bits / 8;
-    __m256 acc[ROWS][OUTS];
+    Both acc[ROWS][OUTS / 2];
     for (int r = 0; r < ROWS; r++)
-        for (int c = 0; c < OUTS; c++)
-            acc[r][c] = _mm256_setzero_ps();
+        for (int c = 0; c < OUTS / 2; c++)
+            acc[r][c] = (Both){0};
     int64_t k = 0;
     for (; k + DEEP * LANES <= in; k += DEEP * LANES)
         add_floats(x + k * rows, w + k * bits / 8, row, bits, rows, outs, DEEP, ask, acc);
     for (; k < in; k += LANES)
         add_floats(x + k * rows, w + k * bits / 8, row, bits, rows, outs, 1, ask, acc);
     for (int r = 0; r < rows; r += 2)
-        for (int c = 0; c < outs; c += 2)
-            sums[r / 2][c / 2] = four_sums(acc[r][c], acc[r][c + 1], acc[r + 1][c], acc[r + 1][c + 1]);
+        for (int c = 0; c < outs; c += 2) {
+            const Both one = acc[r][c / 2], two = acc[r + 1][c / 2];
+            sums[r / 2][c / 2] = four_sums(of_first(one), of_second(one), of_first(two), of_second(two));
+        }
 }
 
 /* `dot_floats` in bfloat16, of rows laid as whole numbers are. */

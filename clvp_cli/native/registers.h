@@ -14,6 +14,7 @@ and bfloat16 with sums in float32, by AVX512-BF16. */
 #define OUTS 4  /* weights whose sums are held in registers together */
 typedef __m512i Short;
 typedef __m512 Sums;
+typedef __m512 Both; /* LANES floats of each of two outputs */
 
 INLINE Short shorts(const int16_t *numbers)
 {
@@ -41,12 +42,35 @@ INLINE void add_brains(Sums *sums, const int16_t *row, Short w)
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(*sums) : "v"(shorts(row)), "v"(w));
 }
 
-/* sums[c] += row (LANES floats) * w[c]; in place, where gcc would move sums about. */
-INLINE void add_float_products(__m256 sums[OUTS], const float *row, const __m256 w[OUTS], const int outs)
+/* sums += row (LANES floats) * w, for both outputs. */
+INLINE void add_float_products(Both *sums, const float *row, Both w, const int outs)
 {
-    const __m256 x = _mm256_loadu_ps(row);
-    for (int c = 0; c < outs; c++)
-        __asm__("vfmadd231ps %2, %1, %0" : "+v"(sums[c]) : "v"(w[c]), "v"(x));
+    (void)outs;
+    const __m512 twice = _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_loadu_pd((const double *)row)));
+    __asm__("vfmadd231ps %2, %1, %0" : "+v"(*sums) : "v"(w), "v"(twice));
+}
+
+/* LANES floats of so many bits at w and, of two outputs, at w + row. */
+INLINE Both both(const char *w, int64_t row, const int bits, const int outs)
+{
+    if (bits == 16) {
+        const __m128i *one = (const __m128i *)w, *two = (const __m128i *)(w + row);
+        const __m128i behind = outs > 1 ? _mm_loadu_si128(two) : _mm_setzero_si128();
+        return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(one)), behind, 1));
+    }
+    const __m512d one = _mm512_castpd256_pd512(_mm256_loadu_pd((const double *)w));
+    const __m256d two = outs > 1 ? _mm256_loadu_pd((const double *)(w + row)) : _mm256_setzero_pd();
+    return _mm512_castpd_ps(_mm512_insertf64x4(one, two, 1));
+}
+
+INLINE __m256 of_first(Both sums)
+{
+    return _mm512_castps512_ps256(sums);
+}
+
+INLINE __m256 of_second(Both sums)
+{
+    return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(sums), 1));
 }
 
 INLINE Short added(Short a, Short b)
@@ -62,8 +86,7 @@ INLINE __m256i folded(Short sums)
 
 INLINE __m256 folded_floats(Sums sums)
 {
-    const __m256d upper = _mm512_extractf64x4_pd(_mm512_castps_pd(sums), 1);
-    return _mm256_add_ps(_mm512_castps512_ps256(sums), _mm256_castpd_ps(upper));
+    return _mm256_add_ps(of_first(sums), of_second(sums));
 }
 
 /* Sixteen floats as bfloat16. */
@@ -80,6 +103,9 @@ INLINE __m256i shortened(const float *x)
 #define OUTS 2
 typedef __m256i Short;
 typedef __m256 Sums;
+typedef struct {
+    __m256 one, two;
+} Both;
 
 INLINE Short shorts(const int16_t *numbers)
 {
@@ -116,16 +142,31 @@ INLINE void add_brains(Sums *sums, const int16_t *row, Short w)
     *sums = _mm256_fmadd_ps(first_of_x, _mm256_castsi256_ps(_mm256_slli_epi32(w, 16)), *sums);
 }
 
-/* Both at once: with one register for the row, too, none is left to move sums to. */
-INLINE void add_float_products(__m256 sums[OUTS], const float *row, const __m256 w[OUTS], const int outs)
+/* Both in one, where gcc would move sums about. */
+INLINE void add_float_products(Both *sums, const float *row, Both w, const int outs)
 {
-    __m256 x = _mm256_loadu_ps(row);
-    if (outs == OUTS)
+    __m256 eight = _mm256_loadu_ps(row);
+    if (outs > 1)
         __asm__("vmovups %3, %0\n\tvfmadd231ps %4, %0, %1\n\tvfmadd231ps %5, %0, %2"
-                : "=&x"(x), "+x"(sums[0]), "+x"(sums[1])
-                : "m"(*(const __m256_u *)row), "x"(w[0]), "x"(w[1]));
+                : "=&x"(eight), "+x"(sums->one), "+x"(sums->two)
+                : "m"(*(const __m256_u *)row), "x"(w.one), "x"(w.two));
     else
-        sums[0] = _mm256_fmadd_ps(w[0], x, sums[0]);
+        sums->one = _mm256_fmadd_ps(w.one, eight, sums->one);
+}
+
+INLINE Both both(const char *w, int64_t row, const int bits, const int outs)
+{
+    return (Both){floats(w, bits), outs > 1 ? floats(w + row, bits) : _mm256_setzero_ps()};
+}
+
+INLINE __m256 of_first(Both sums)
+{
+    return sums.one;
+}
+
+INLINE __m256 of_second(Both sums)
+{
+    return sums.two;
 }
 
 INLINE Short added(Short a, Short b)
