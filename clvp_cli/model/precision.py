@@ -52,7 +52,7 @@ def precision(name: str, device: torch.device, parameters: int) -> Precision:
         return Precision(name, "plain", dtype)
     if dtype != torch.float32:
         return Precision(name, *halves(dtype))
-    return Precision(name, "full" if native.kernels() else "packed", dtype)
+    return Precision(name, "full" if native.kernels() and not native.is_outdone() else "packed", dtype)
 
 
 def _fastest(device: torch.device) -> str:

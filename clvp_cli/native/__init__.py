@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from .library import CLayer, CNorm, CPlaces, CPrompt, CWeight, has_brains, kernels
 
 __all__ = [
-    "FLOATS", "LANES", "Attention", "Layer", "Weight", "attends", "has_brains", "is_wide", "kernels", "multiplies",
+    "FLOATS", "LANES", "Attention", "Layer", "Weight", "attends", "has_brains", "is_outdone", "is_wide", "kernels",
+    "multiplies",
 ]  # fmt: skip
 
 STEP = 16  # inputs that are multiplied at once, by the narrowest build
@@ -30,6 +31,11 @@ def is_wide() -> bool:
     """Whether the kernels are those for AVX512-VNNI, which multiply twice as many whole numbers at once."""
     library = kernels()
     return library is not None and ctypes.c_int.in_dll(library, "clvp_step").value > STEP
+
+
+def is_outdone() -> bool:
+    """Whether oneDNN's products in float32 use registers twice as wide, and these do not."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and not is_wide()
 
 
 def multiplies(dtype: torch.dtype, inputs: int) -> bool:
