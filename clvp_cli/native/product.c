@@ -36,13 +36,13 @@ static float rounded(const float *x, int64_t in, int16_t *whole, int64_t beside)
     const float step = largest_of(high) / LARGEST + across(none);
     const __m256 unit = _mm256_set1_ps(step);
     for (int64_t k = 0; k < in_steps(in); k += HALF_STEP) {
-        __m256i both = _mm256_setzero_si256();
+        __m256i some = _mm256_setzero_si256();
         if (k < in) {
             const __m256i low = _mm256_cvtps_epi32(_mm256_div_ps(_mm256_loadu_ps(x + k), unit));
             const __m256i up = _mm256_cvtps_epi32(_mm256_div_ps(_mm256_loadu_ps(x + k + LANES), unit));
-            both = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, up), 0xd8);
+            some = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, up), 0xd8);
         }
-        _mm256_storeu_si256((__m256i *)(whole + k / STEP * STEP * beside + k % STEP), both);
+        _mm256_storeu_si256((__m256i *)(whole + k / STEP * STEP * beside + k % STEP), some);
     }
     return step;
 }

@@ -1,12 +1,13 @@
-/* Numbers of 16 bits as registers hold them, 16 with AVX2 and 32 with AVX512: whole ones with sums of 32 bits, by VNNI,
-and bfloat16 with sums in float32, by AVX512-BF16. */
+/* Numbers as registers hold them, with AVX2 or, twice as many, with AVX512: whole ones of 16 bits with sums of 32, by
+VNNI; bfloat16 with sums in float32, by AVX512-BF16; and floats, eight of each of two outputs, whose sums are the same
+in both. */
 
 #ifndef CLVP_REGISTERS_H
 #define CLVP_REGISTERS_H
 
 #include "kernels.h"
 
-#define HALF_STEP 16 /* inputs that may be left over after steps */
+#define HALF_STEP 16 /* inputs, of which there is a whole number */
 
 #ifdef __AVX512VNNI__
 
@@ -42,7 +43,7 @@ INLINE void add_brains(Sums *sums, const int16_t *row, Short w)
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(*sums) : "v"(shorts(row)), "v"(w));
 }
 
-/* sums += row (LANES floats) * w, for both outputs. */
+/* sums += row (LANES floats) * w, for both outputs, or the first and one that is nothing. */
 INLINE void add_float_products(Both *sums, const float *row, Both w, const int outs)
 {
     (void)outs;
@@ -187,7 +188,8 @@ INLINE __m256 folded_floats(Sums sums)
 /* Half of a bfloat16's last bit is added, or a little less where that bit is even; no number stays none. */
 INLINE __m256i upper_halves(__m256 x)
 {
-    const __m256i whole = _mm256_castps_si256(x), last = _mm256_and_si256(_mm256_srli_epi32(whole, 16), _mm256_set1_epi32(1));
+    const __m256i whole = _mm256_castps_si256(x);
+    const __m256i last = _mm256_and_si256(_mm256_srli_epi32(whole, 16), _mm256_set1_epi32(1));
     const __m256i more = _mm256_add_epi32(_mm256_add_epi32(whole, last), _mm256_set1_epi32(0x7fff));
     const __m256i none = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
     return _mm256_srli_epi32(_mm256_blendv_epi8(more, _mm256_set1_epi32(0x7fc00000), none), 16);
