@@ -319,7 +319,7 @@ def test_auto_is_bfloat16_unless_whole_numbers_are_as_quick(monkeypatch, wide, t
 
 @pytest.mark.parametrize("tiles", [False, True])
 def test_bfloat16_is_by_our_kernels_where_they_are_quickest(monkeypatch, tiles):
-    """AVX512-BF16, but not AMX, for which oneDNN's are left; encoders have oneDNN's in either case."""
+    """AVX512-BF16, but not AMX, for which oneDNN's are left."""
     monkeypatch.setattr(native, "has_brains", lambda: True)
     monkeypatch.setattr("clvp_cli.model.products.has_tiles", lambda: tiles)
     monkeypatch.setattr("clvp_cli.model.products.can_pack_halves", lambda: True)

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from clvp_cli import native
-from clvp_cli.native import library
+from clvp_cli.native import loading
 
 needs_kernels = pytest.mark.skipif(native.kernels() is None, reason="the kernels are not built, or no AVX2")
 SHAPES = [(48, 33), (64, 128), (1024, 50), (1040, 7), (8192, 3)]  # in, out: steps that remain, outputs that remain
@@ -120,11 +120,11 @@ def test_bfloat16_is_multiplied_where_that_is_right(right, monkeypatch, caplog):
     built = native.kernels()
     told = Told(built)
     told.clvp_has_brains = lambda: False
-    monkeypatch.setattr(library, "kernels", lambda: told)
-    assert not library.has_brains.__wrapped__()
+    monkeypatch.setattr(loading, "kernels", lambda: told)
+    assert not loading.has_brains.__wrapped__()
     told.clvp_has_brains = lambda: True
     told.clvp_product = built.clvp_product if right else lambda *given: 0
-    assert library.has_brains.__wrapped__() == right and ("compute something else" in caplog.text) != right
+    assert loading.has_brains.__wrapped__() == right and ("compute something else" in caplog.text) != right
 
 
 @needs_kernels
@@ -301,19 +301,19 @@ def test_wider_kernels_run_where_they_make_the_same_bits(agrees, asked, monkeypa
     wide = None if agrees is None else Told(native.kernels())
     if agrees is False:
         wide.clvp_product = lambda *given: 0  # what nobody writes stays zeros
-    monkeypatch.setattr(library, "_loaded", {"kernels.so": narrow, "kernels_vnni.so": wide}.get)
+    monkeypatch.setattr(loading, "_loaded", {"kernels.so": narrow, "kernels_vnni.so": wide}.get)
     monkeypatch.setenv("CLVP_NATIVE", asked)
-    assert library.kernels.__wrapped__() is (wide if agrees and not asked else narrow)
+    assert loading.kernels.__wrapped__() is (wide if agrees and not asked else narrow)
     assert ("compute something else" in caplog.text) == (agrees is False and not asked)
     narrow.clvp_can_be_wider = lambda: False
-    assert library.kernels.__wrapped__() is narrow
+    assert loading.kernels.__wrapped__() is narrow
 
 
 @pytest.mark.skipif(not native.is_wide(), reason="no AVX512-VNNI, or no kernels for it")
 @pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
 def test_wider_kernels_make_the_same_bits(inputs, outputs):
     """Whatever is left over, in 8 bits and in floats."""
-    narrow = library._loaded("kernels.so")
+    narrow = loading._loaded("kernels.so")
     for bits in (8, 16, 32):
         for rows in (1, 2, 5, 6, 16, 21):
             x, weight, scale, bias, residual = drawn(inputs, outputs, rows)
@@ -328,17 +328,17 @@ def test_wider_kernels_make_the_same_bits(inputs, outputs):
 @needs_kernels
 def test_what_cannot_be_loaded_is_left_out(tmp_path, monkeypatch, caplog):
     """A library that is none is PyTorch's way, with a warning."""
-    monkeypatch.setattr(library, "HERE", tmp_path)
-    assert library.kernels.__wrapped__() is None and not caplog.text
+    monkeypatch.setattr(loading, "HERE", tmp_path)
+    assert loading.kernels.__wrapped__() is None and not caplog.text
     tmp_path.joinpath("kernels.so").write_bytes(b"no library")
-    assert library.kernels.__wrapped__() is None and "kernels could not be loaded" in caplog.text
+    assert loading.kernels.__wrapped__() is None and "kernels could not be loaded" in caplog.text
 
 
 @needs_kernels
 def test_what_was_built_from_other_sources_is_left_out(tmp_path, monkeypatch, caplog):
     """A library that is called otherwise, or tells nothing of it, is PyTorch's way, with a warning."""
-    monkeypatch.setattr(library, "INTERFACE", library.INTERFACE + 1)
-    assert library.kernels.__wrapped__() is None and "another version" in caplog.text
-    monkeypatch.setattr(library, "HERE", tmp_path)
+    monkeypatch.setattr(loading, "INTERFACE", loading.INTERFACE + 1)
+    assert loading.kernels.__wrapped__() is None and "another version" in caplog.text
+    monkeypatch.setattr(loading, "HERE", tmp_path)
     tmp_path.joinpath("kernels.so").symlink_to(Path(torch.__file__).with_name("lib") / "libc10.so")
-    assert library.kernels.__wrapped__() is None and "kernels could not be loaded" in caplog.text
+    assert loading.kernels.__wrapped__() is None and "kernels could not be loaded" in caplog.text

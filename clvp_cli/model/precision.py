@@ -6,13 +6,12 @@ Knows the machine and the model's size; no files, no settings.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from .. import native
 from ..errors import UsageError
-from .products import OURS, Kind, can_pack, flowing, halves, has_tiles, multiplies_whole_numbers
+from .products import OURS, Kind, can_pack, flowing, halves, has_tiles, multiplies_whole_numbers, processor_has
 
 # A model with fewer parameters is done in milliseconds and fits into caches: halving its weights gains nothing.
 WORTH_HALVING = 50_000_000
@@ -35,9 +34,9 @@ class Precision:
 def precision(name: str, device: torch.device, parameters: int) -> Precision:
     """The arithmetic of that name on a device, for a model of so many parameters.
 
-    "auto" is float32 for a model too small to gain; bfloat16 where a GPU or AMX multiplies it; int8 where our kernels
-    multiply whole numbers as fast as AVX512-BF16 does halves; bfloat16 with that; int8 where our kernels or FBGEMM are
-    left (x86). int8 and int4 run on CPUs alone; UsageError elsewhere.
+    "auto" is float32 for a model too small to gain; bfloat16 where a GPU, AMX or AVX512-BF16 multiplies it, but for our
+    kernels with AVX512-VNNI, which are as fast as the last in int8; int8 where those or FBGEMM are (x86). int8 and int4
+    run on CPUs alone; UsageError elsewhere.
     """
     packs = can_pack(device)
     if name == "auto":
@@ -68,5 +67,4 @@ def multiplies_halves(device: torch.device) -> bool:
     """Whether a device has instructions for products in bfloat16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has_lines: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return device.type == "cpu" and (has_tiles() or bool(has_lines()))
+    return device.type == "cpu" and (has_tiles() or processor_has("avx512_bf16"))

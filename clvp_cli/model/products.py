@@ -245,8 +245,7 @@ def multiplies_whole_numbers() -> bool:
 
 def uses_fbgemm() -> bool:
     """Whether what our kernel does not take is multiplied by FBGEMM: where it is, on processors without VNNI."""
-    vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: True)
-    return "fbgemm" in torch.backends.quantized.supported_engines and not vnni()
+    return "fbgemm" in torch.backends.quantized.supported_engines and not processor_has("vnni", unsure=True)
 
 
 def fitting(kind: Kind, dtype: torch.dtype, weight: Tensor) -> Kind:
@@ -328,7 +327,12 @@ def can_pack_halves() -> bool:
 
 def has_tiles() -> bool:
     """Whether the processor has AMX, by which oneDNN multiplies bfloat16 several times as fast as AVX512 does."""
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    return processor_has("amx_tile")
+
+
+def processor_has(what: str, *, unsure: bool = False) -> bool:
+    """Whether torch finds that in the processor; `unsure` where this version of it does not look."""
+    return bool(getattr(torch.cpu, f"_is_{what}_supported", lambda: unsure)())
 
 
 def flowing(kind: Kind, dtype: torch.dtype) -> torch.dtype:

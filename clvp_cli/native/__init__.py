@@ -1,6 +1,6 @@
 """A step's own kernels in C, where they were built and the processor has AVX2; whoever asks has another way if not.
 
-Owns the bindings; kernels.h says what is computed, build.py how it is compiled, library.py which build runs. float32 in
+Owns the bindings; kernels.h says what is computed, build.py how it is compiled, loading.py which build runs. float32 in
 and out, on the CPU.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .library import CLayer, CNorm, CPlaces, CPrompt, CWeight, has_brains, kernels
+from .loading import CLayer, CNorm, CPlaces, CPrompt, address, described, has_brains, kernels
 
 __all__ = [
     "FLOATS", "LANES", "Attention", "Layer", "Weight", "attends", "has_brains", "is_outdone", "is_wide", "kernels",
@@ -58,8 +58,7 @@ class Weight:
         self.kept = weight, scale, bias  # for as long as their addresses are used
         self.dtype = weight.dtype
         self.outputs, self.inputs = weight.shape
-        given = weight.itemsize * 8, weight.dtype == torch.bfloat16, self.inputs, self.outputs
-        self.described = CWeight(_address(weight), _address(scale), _address(bias), *given)
+        self.described = described(*self.kept)
         self.address = ctypes.addressof(self.described)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, *, gelu: bool = False) -> Tensor:
@@ -68,7 +67,7 @@ class Weight:
         x = x.contiguous()
         made = x.new_empty(*x.shape[:-1], self.outputs)
         after = None if residual is None else residual.contiguous()
-        given = self.address, x.data_ptr(), x.numel() // self.inputs, _address(after)
+        given = self.address, x.data_ptr(), x.numel() // self.inputs, address(after)
         _done(_built().clvp_product(*given, made.data_ptr(), gelu, torch.get_num_threads()))
         return made
 
@@ -127,8 +126,8 @@ class Layer:
     def __init__(self, norms: Sequence[nn.LayerNorm], weights: Sequence[Weight], heads: int) -> None:
         """`norms` before attention and MLP; `weights` of q, k and v together, of out, and of the MLP's two."""
         self.kept = norms, weights
-        described = [CNorm(_address(norm.weight), _address(norm.bias), norm.eps) for norm in norms]
-        self.described = CLayer(*described, *(weight.described for weight in weights), heads)
+        both = [CNorm(address(norm.weight), address(norm.bias), norm.eps) for norm in norms]
+        self.described = CLayer(*both, *(weight.described for weight in weights), heads)
         self.address = ctypes.addressof(self.described)
 
     def __call__(self, x: Tensor, attention: Attention, lengths: Tensor) -> Tensor:
@@ -145,10 +144,6 @@ def _built() -> ctypes.CDLL:
     library = kernels()
     assert library is not None
     return library
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def _done(failed: int) -> None:

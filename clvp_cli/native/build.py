@@ -16,7 +16,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 HERE = Path(__file__).resolve().parent
 SOURCES = sorted(HERE.glob("*.c"))
 FLAGS = ["-O3", "-mavx2", "-mfma", "-mf16c", "-ffp-contract=off", "-fopenmp", "-fPIC", "-shared", "-fvisibility=hidden"]
-BUILDS: dict[str, list[str]] = {  # the same sources for processors of two ages; library.py chooses
+BUILDS: dict[str, list[str]] = {  # the same sources for processors of two ages; loading.py chooses
     "kernels.so": [],
     "kernels_vnni.so": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"],
 }

@@ -22,6 +22,12 @@ INLINE int is_short(const Weight *w)
     return w->bits == 8 || w->brain;
 }
 
+/* Where a row's half of a step from input k on lies, of rows whose steps are laid `beside` steps apart. */
+INLINE __m256i *place(int16_t *laid, int64_t k, int64_t beside)
+{
+    return (__m256i *)(laid + k / STEP * STEP * beside + k % STEP);
+}
+
 /* The row x (in) as whole numbers, and what one of them counts: no number where the row has one that is none. Steps are
 laid `beside` steps apart, the last filled up with zeros. */
 static float rounded(const float *x, int64_t in, int16_t *whole, int64_t beside)
@@ -42,7 +48,7 @@ static float rounded(const float *x, int64_t in, int16_t *whole, int64_t beside)
             const __m256i up = _mm256_cvtps_epi32(_mm256_div_ps(_mm256_loadu_ps(x + k + LANES), unit));
             some = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, up), 0xd8);
         }
-        _mm256_storeu_si256((__m256i *)(whole + k / STEP * STEP * beside + k % STEP), some);
+        _mm256_storeu_si256(place(whole, k, beside), some);
     }
     return step;
 }
@@ -51,7 +57,7 @@ static float rounded(const float *x, int64_t in, int16_t *whole, int64_t beside)
 static void halved(const float *x, int64_t in, int16_t *laid, int64_t beside)
 {
     for (int64_t k = 0; k < in; k += HALF_STEP)
-        _mm256_storeu_si256((__m256i *)(laid + k / STEP * STEP * beside + k % STEP), shortened(x + k));
+        _mm256_storeu_si256(place(laid, k, beside), shortened(x + k));
 }
 
 /* The row x (in), its registers laid likewise. */

@@ -67,6 +67,17 @@ class CPlaces(ctypes.Structure):
     )
 
 
+def address(tensor: Tensor | None) -> int | None:
+    """Where a tensor's numbers lie; NULL for none."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def described(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> CWeight:
+    """A weight (out, in), its scale and its bias, which must be kept as long as this is used."""
+    form = weight.itemsize * 8, weight.dtype == torch.bfloat16, *reversed(weight.shape)
+    return CWeight(address(weight), address(scale), address(bias), *form)
+
+
 @cache
 def kernels() -> ctypes.CDLL | None:
     """The kernels, or None without them: not built, another processor, or CLVP_NATIVE=0."""
@@ -110,10 +121,8 @@ def has_brains() -> bool:
 def _product(library: ctypes.CDLL, x: Tensor, weight: Tensor, scale: Tensor | None = None) -> Tensor:
     """x (rows, in) times a weight (out, in), by one thread; zeros where that fails."""
     made = torch.zeros(len(x), len(weight))
-    of_outputs = None if scale is None else scale.data_ptr()
-    form = weight.itemsize * 8, weight.dtype == torch.bfloat16, *reversed(weight.shape)
-    described = CWeight(weight.data_ptr(), of_outputs, None, *form)
-    library.clvp_product(ctypes.addressof(described), x.data_ptr(), len(x), None, made.data_ptr(), 0, 1)
+    form = described(weight, scale, None)
+    library.clvp_product(ctypes.addressof(form), x.data_ptr(), len(x), None, made.data_ptr(), 0, 1)
     return made
 
 
