@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from .errors import ConfigError
-
-CONFIG_NAME = "config.json"
+from .locate import CONFIG_NAME, model_file
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -89,9 +88,8 @@ class PublishedConfig:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Read config.json from a local model directory."""
-        path = Path(pretrained_model_name_or_path)
-        return cls.from_dict(read_json(path if path.suffix == ".json" else path / CONFIG_NAME), **kwargs)
+        """Read a model's config.json: of a directory, "mini" or a hub id in the local cache, or that file itself."""
+        return cls.from_dict(read_json(model_file(pretrained_model_name_or_path, CONFIG_NAME)), **kwargs)
 
 
 @dataclass(frozen=True, init=False)
@@ -136,8 +134,7 @@ class ClvpEncoderConfig(PublishedConfig):
         """Read one encoder's part ("text_config" or "speech_config") of a CLVP config.json, or a config of its own."""
         if config_type not in ("text_config", "speech_config"):
             raise ConfigError(f"config_type {config_type!r}: text_config or speech_config is expected")
-        path = Path(pretrained_model_name_or_path)
-        loaded = read_json(path if path.suffix == ".json" else path / CONFIG_NAME)
+        loaded = read_json(model_file(pretrained_model_name_or_path, CONFIG_NAME))
         return cls.from_dict(loaded[config_type] if loaded.get("model_type") == "clvp" else loaded, **kwargs)
 
 
@@ -184,8 +181,7 @@ class ClvpDecoderConfig(PublishedConfig):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Read the decoder's part of a CLVP config.json, or a config of its own."""
-        path = Path(pretrained_model_name_or_path)
-        loaded = read_json(path if path.suffix == ".json" else path / CONFIG_NAME)
+        loaded = read_json(model_file(pretrained_model_name_or_path, CONFIG_NAME))
         return cls.from_dict(loaded["decoder_config"] if loaded.get("model_type") == "clvp" else loaded, **kwargs)
 
 

@@ -1,6 +1,6 @@
 """The lazily loaded model that every command shares: each part is read from the checkpoint when first asked for.
 
-Owns where a model's name leads, which device and precision it runs in, and which signals it offers. Scoring never
+Owns which device and precision it runs in, and which signals it offers. Scoring never
 loads the decoder; generating never loads the encoders. Knows nothing of commands.
 """
 
@@ -39,30 +39,10 @@ if TYPE_CHECKING:
     from .signals.speech import SpeechReader
     from .text.tokenizer import ClvpTokenizer
 
-ASSETS = Path(__file__).resolve().parent / "assets"
 PREPROCESSOR = "preprocessor_config.json"
-EMBEDDED = {"mini": ASSETS / "mini"}
 
 log = logging.getLogger("clvp")
 M = TypeVar("M", bound="torch.nn.Module")
-
-
-def model_path(name: str) -> Path:
-    """Where a model lies: an embedded name, a path, or a hub id in the local cache. No network is used."""
-    if name in EMBEDDED:
-        return EMBEDDED[name]
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
-    from .io.hub import cached_model
-
-    found: Path | None = cached_model(name)
-    if found is None:
-        raise CheckpointError(
-            f"no model called {name!r}: no such directory, and not in the local hub cache",
-            f"give a directory, {' or '.join(EMBEDDED)}, or fetch it first: clvp model fetch {name}",
-        )
-    return found
 
 
 class Core:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .core import Core, log, model_path
+from .core import Core, log
 from .errors import CheckpointError, ConfigError, UsageError
+from .locate import model_path
 from .ranking import rank
 from .records import Candidate, Ranked, Scored
 from .settings import Settings, load_settings
@@ -47,7 +48,7 @@ class Clvp:
     def load(cls, model: str | Path | None = None, settings: Settings | None = None) -> Self:
         """A model by name, directory or hub id in the local cache. Nothing is read until it is needed."""
         settings = settings or load_settings().settings
-        return cls(Core(model_path(str(model or settings.model)), settings))
+        return cls(Core(model_path(model or settings.model), settings))
 
     @property
     def settings(self) -> Settings:
@@ -117,8 +118,8 @@ class Clvp:
         if longest_possible(self.core.decoder, options) < options.max_codes:
             limit = longest_possible(self.core.decoder, options)
             log.warning("the decoder has positions for %d codes: candidates end there", limit)
-        if 1 < options.beams < options.n:
-            log.warning("a beam of %d finds %d candidates, not %d", options.beams, options.beams, options.n)
+        if options.found < options.n:
+            log.warning("a beam of %d finds %d candidates, not %d", options.beams, options.found, options.n)
         for first in range(0, len(texts), TEXTS_AT_ONCE):
             for g in self._generated(texts[first : first + TEXTS_AT_ONCE], voice, later(progress, first * options.n)):
                 if np.isnan(g.logprob):
@@ -169,9 +170,9 @@ class Clvp:
 
     def best(self, text: str, references: Sequence[str | Path], keep: int | None = None) -> list[Ranked]:
         """Generate the settings' n candidates, rank them, keep the best `keep` (None: all)."""
-        n = self.settings.sampling.n
+        n = self.settings.sampling.found
         if keep is not None and not 1 <= keep <= n:
-            raise UsageError(f"cannot keep {keep} of {n} candidates", "make -k at least 1 and at most -n")
+            raise UsageError(f"cannot keep {keep} of {n} candidates", "make -k at least 1, and at most -n and --beams")
         made = [candidate for _, candidate in self.candidates([text], self.voice(references))]
         return self.rank(text, sorted(made, key=lambda candidate: candidate.index))[:keep]
 
@@ -198,15 +199,20 @@ class Clvp:
         return Candidate(codes.astype(np.int64), True, 0, str(audio))
 
     def speak(self, candidate: Candidate, reference: str | Path | None) -> tuple[NDArray[np.float32], int]:
-        """A candidate → samples (n,) and their rate, through the model's codec and Griffin-Lim."""
+        """A candidate → samples (n,), mono, about −1 … 1, and their rate in Hz, by the model's codec and Griffin-Lim.
+
+        `reference` is the clip whose voice it has; a saved voice keeps no sound and is left out. CheckpointError where
+        the model has no codec.
+        """
         import torch
 
         from .audio.mel import invert_log_mel, log_mel
         from .audio.waveform import read_audio
+        from .io.voices import is_saved_voice
 
         core, voice = self.core, None
         with torch.inference_mode():
-            if reference is not None and Path(reference).suffix != ".npz":  # a saved voice keeps no sound
+            if reference is not None and not is_saved_voice(reference):
                 clip = read_audio(reference, sample_rate=core.mel_config.sampling_rate, require_sound=True)
                 mel = log_mel(clip.samples, mel_norms=core.mel_norms, config=core.mel_config)
                 voice = torch.from_numpy(mel)[None].to(core.device)

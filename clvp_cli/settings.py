@@ -57,6 +57,11 @@ class SamplingSettings:
     code_positions: Literal["trained", "skip"] = "trained"  # 0 1 2 3, or the cached reference's 0 2 3 4
     suppress_start: bool = True  # never sample the start code, which the speech encoder cannot read, nor nothing at all
 
+    @property
+    def found(self) -> int:
+        """Candidates that a prompt has: n, or as many as the beam is wide where that is less."""
+        return self.n if self.beams == 1 else min(self.n, self.beams)
+
 
 @dataclass(frozen=True)
 class ScoringSettings:

@@ -17,7 +17,7 @@ from clvp_cli.bench.damages import sound_damages
 from clvp_cli.bench.figures import Figure
 from clvp_cli.bench.material import Clip, Material, read_clips
 from clvp_cli.bench.retrieval import retrieval
-from clvp_cli.core import ASSETS, EMBEDDED
+from clvp_cli.locate import ASSETS, EMBEDDED
 from clvp_cli.pipeline import Clvp
 
 VOICE = Clip(

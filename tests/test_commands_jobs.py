@@ -63,6 +63,47 @@ def test_a_resumed_job_ends_as_one_that_was_never_stopped(command: str, count: i
     assert not (here / "out.jsonl.part").exists()
 
 
+@pytest.mark.parametrize("command", JOBS)
+def test_a_beam_narrower_than_n_finishes_its_texts_too(command: str, cli: Cli, here: Path) -> None:
+    """Where a beam finds fewer candidates than -n asks for, each text's records come when it is done, and count."""
+    beam = ("-n", "16", "--beams", "2")
+    whole = cli.fine(*job(command, *beam, out="whole.jsonl")).records
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(5, patch)
+        cli(*job(command, *beam))
+    assert {record["line"] for record in read_jsonl(here / "out.jsonl.part")} >= {0, 1, 2, 3}
+    resumed = cli.fine(*job(command, *beam, "--resume")).records
+    assert {record["line"] for record in resumed if "error" not in record} == {4}
+    assert read_jsonl(here / "out.jsonl") == read_jsonl(here / "whole.jsonl") == whole
+
+
+@pytest.mark.parametrize("command", JOBS)
+def test_resuming_what_is_finished_makes_nothing(command: str, cli: Cli, here: Path) -> None:
+    """--resume leaves a whole file of the same texts alone, and refuses one of other texts or another seed."""
+    cli.fine(*job(command))
+    with (here / "out.jsonl").open("a") as file:
+        file.write('{"line": 9, "text": "mine", "index": 0}\n')
+    before = (here / "out.jsonl").read_bytes()
+    again = cli.fine(*job(command, "--resume"))
+    assert again.records == [] and "finished already" in again.err
+    other = cli(*job(command, "--resume", "--seed", "5"))
+    (here / "lines.txt").write_text(LINES + "Five.\n")
+    more = cli(*job(command, "--resume"))
+    assert (other.code, more.code) == (2, 2) and "there already" in other.err and "there already" in more.err
+    assert (here / "out.jsonl").read_bytes() == before and not (here / "out.jsonl.part").exists()
+
+
+def test_a_line_that_was_mended_leaves_no_error_behind(cli: Cli, here: Path) -> None:
+    """What was wrong with a line is forgotten once a resumed run has spoken it."""
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(5, patch)
+        cli(*job("generate-candidates"))
+    (here / "lines.txt").write_text(LINES.replace("☃", "Two."))
+    cli.fine(*job("generate-candidates", "--resume"))
+    made = read_jsonl(here / "out.jsonl")
+    assert [record["line"] for record in made] == [1, 1, 2, 2, 3, 3, 4, 4] and not any("error" in r for r in made)
+
+
 def test_a_job_stopped_before_its_first_text_leaves_nothing(cli: Cli, here: Path) -> None:
     """Ctrl-C before anything was made leaves no .part."""
     with pytest.MonkeyPatch.context() as patch:

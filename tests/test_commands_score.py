@@ -55,6 +55,16 @@ def test_the_format_changes_no_score(kind: str, piped: bool, cli: Cli, files: di
     assert all(record["stopped"] for record in records)
 
 
+def test_texts_that_failed_before_pass_through(cli: Cli, tmp_path: Path) -> None:
+    """A record with an error in place of codes costs the others nothing, comes last as it is, and counts as failed."""
+    bad = {"line": 2, "text": "♪", "error": "nothing is left of the text"}
+    good = [{"line": line, "text": TEXT, "codes": row, "index": 0} for line, row in ((1, ROWS[0]), (3, ROWS[1]))]
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (good[0], bad, good[1])))
+    records = cli.fine("score", "some.jsonl").records
+    assert [record["line"] for record in records] == [1, 3, 2] and records[-1] == bad
+    assert cli("score", "some.jsonl", "--strict").code == 3
+
+
 def test_a_score_depends_on_its_candidate_alone(cli: Cli, files: dict[str, Path], tmp_path: Path) -> None:
     """Alone, among others, or at another batch size: a score moves by less than 1e-4."""
     among = {r["index"]: r["score"] for r in cli.fine("score", files["npy"], "-t", TEXT).records}

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from command_line import Cli, tone
 
+from clvp_cli.commands.codec import timbre
+
 FIELDS = {"audio", "sample_rate", "seconds", "frames", "truncated"}
 
 
@@ -104,3 +106,33 @@ def test_decode_reads_any_format(cli: Cli, tmp_path: Path) -> None:
     cli.fine("decode", "a.txt", "-o", "a.wav")
     cli.fine("decode", "-", "-o", "b.wav", stdin=b'{"codes": [1, 2, 3]}\n')
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_decode_writes_no_file_twice(cli: Cli, tmp_path: Path) -> None:
+    """Candidates of several texts need {line} in the name; one that names no line is said to."""
+    lines = [f'{{"line": {line}, "index": 3, "codes": [5, 6, 7, 8]}}' for line in (1, 2)]
+    (tmp_path / "best.jsonl").write_text("\n".join([*lines, '{"line": 4, "error": "nothing to say"}']) + "\n")
+    twice = cli("decode", "best.jsonl", "-o", "x-{index}.wav")
+    assert twice.code == 2 and "{line}" in twice.err and not list(tmp_path.glob("x-*.wav"))
+    named = cli.fine("decode", "best.jsonl", "-o", "x-{line}.wav").records
+    assert [record["wav"] for record in named] == ["x-1.wav", "x-2.wav"]
+    (tmp_path / "plain.jsonl").write_text('{"codes": [5, 6, 7, 8]}\n')
+    assert cli("decode", "plain.jsonl", "-o", "x-{line}.wav").code == 2
+
+
+def test_encode_keeps_what_it_could(cli: Cli, tmp_path: Path) -> None:
+    """A file that is no sound costs the others nothing, with --strict either."""
+    assert cli("encode", "short.wav", "bad.wav", "-o", "kept.npz", "--strict").code == 3
+    assert len(np.load(tmp_path / "kept.npz", allow_pickle=False)["codes"]) == 1
+
+
+def test_a_saved_voice_has_no_sound_to_speak_in(cli: Cli, tmp_path: Path) -> None:
+    """decode says so, and takes a clip that stands beside it."""
+    cli.fine("voice", "short.wav", "-o", "voice.npz")
+    (tmp_path / "voice.npz").rename(tmp_path / "Voice.NPZ")
+    (tmp_path / "plain.jsonl").write_text('{"codes": [5, 6, 7, 8]}\n')
+    told = cli.fine("decode", "plain.jsonl", "-r", "Voice.NPZ", "-o", "x.wav")
+    assert "keeps no sound" in told.err
+    both = cli.fine("decode", "plain.jsonl", "-r", "Voice.NPZ", "-r", "short.wav", "-o", "y.wav")
+    assert "keeps no sound" not in both.err
+    assert timbre(["Voice.NPZ", "short.wav", "long.flac"]) == "short.wav"

@@ -20,10 +20,10 @@ from hub_server import COMMIT, Hub, serve
 
 from clvp_cli.checkpoints import published
 from clvp_cli.checkpoints.checkpoint import EXTRAS
-from clvp_cli.core import model_path
 from clvp_cli.errors import CheckpointError, ClvpError, OutputError, UsageError
 from clvp_cli.io import hub as hub_module
-from clvp_cli.io.hub import cached_model, fetch_model, files_needed, hub_cache, split_id
+from clvp_cli.io.hub import fetch_model, files_needed
+from clvp_cli.locate import cached_model, hub_cache, model_path, split_id
 
 ID = "someone/clvp-small"
 WEIGHTS = bytes(range(256)) * 2048  # 512 KiB

@@ -20,6 +20,7 @@ FLOORS: list[set[str]] = [
     {"model"},
     {"text", "audio", "ranking", "io", "native"},
     {"settings", "config", "records", "fields"},
+    {"locate"},
     {"errors"},
 ]
 FLOOR = {room: height for height, floor in enumerate(reversed(FLOORS)) for room in floor}

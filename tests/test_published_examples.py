@@ -1,11 +1,12 @@
 """The published documentation's own examples, with only the import line changed.
 
-In place of the hub's they are given a local checkpoint directory, and a local sound file in place of the data set.
+The hub's checkpoint lies in a local cache made here, of a small model, and a local sound file is the data set.
 Source: docstrings and model_doc/clvp of transformers 4.46.3.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ import clvp_cli
 from clvp_cli import ClvpConfig, ClvpFeatureExtractor, ClvpModelForConditionalGeneration, ClvpProcessor, ClvpTokenizer
 from clvp_cli.audio.mel import published_mel_norms
 
+PARTS = [
+    "ClvpTokenizer",
+    "ClvpFeatureExtractor",
+    "ClvpConfig",
+    "ClvpEncoderConfig",
+    "ClvpDecoderConfig",
+    "GenerationConfig",
+]
 VOICE = Path(clvp_cli.__file__).parent / "assets" / "voice.flac"
 
 BRIEF_USAGE = """
@@ -149,10 +158,14 @@ config = ClvpConfig.from_sub_model_configs(config_text, config_speech, decoder_c
 """
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory as the published repository's, of a small model of random weights."""
-    directory = tmp_path_factory.mktemp("clvp_dev")
+@pytest.fixture(scope="module", autouse=True)
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A hub cache with the published repository, of a small model of random weights."""
+    repository = tmp_path_factory.mktemp("hub") / "models--susnato--clvp_dev"
+    directory = repository / "snapshots" / "0123abc"
+    directory.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abc", encoding="ascii")
     sizes = {"hidden_size": 32, "intermediate_size": 32, "projection_dim": 32, "num_hidden_layers": 1}
     encoder = {**sizes, "num_attention_heads": 1}
     config = ClvpConfig(
@@ -171,44 +184,54 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.generation_config.update(do_sample=True, max_new_tokens=24)
     model.save_pretrained(directory)
     ClvpProcessor(ClvpFeatureExtractor(mel_norms=published_mel_norms()), ClvpTokenizer()).save_pretrained(directory)
-    return directory
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_CACHE", str(repository.parent))
+        yield directory
 
 
-def run(example: str, checkpoint: Path | str = "unused") -> dict[str, Any]:
-    """Run an example with its import line, its checkpoint and its sound file changed; returns its names."""
-    source = example.replace("from transformers import", "from clvp_cli import").replace(
-        "susnato/clvp_dev", str(checkpoint)
-    )
+def run(example: str) -> dict[str, Any]:
+    """Run an example with its import line and its sound file changed; returns its names."""
+    source = example.replace("from transformers import", "from clvp_cli import")
     names: dict[str, Any] = {"AUDIO": str(VOICE)}
     exec(compile(source, "example", "exec"), names)
     return names
 
 
-def test_brief_usage(checkpoint: Path) -> None:
+def test_brief_usage() -> None:
     """The documentation's brief usage generates a candidate with its score."""
     torch.manual_seed(0)
-    names = run(BRIEF_USAGE, checkpoint)
+    names = run(BRIEF_USAGE)
     speech_ids, logits = names["generated_output"][:2]
     assert speech_ids.shape[0] == 1 and 1 <= speech_ids.shape[1] <= 24 and int(speech_ids.max()) < 8192
     assert logits.shape == (1, 1) and abs(float(logits)) < 15
     assert names["processor_output"]["input_ids"].tolist()[0][:4] == [147, 2, 54, 2]
 
 
-def test_forward(checkpoint: Path) -> None:
+def test_forward() -> None:
     """The forward example gives one similarity."""
-    assert run(FORWARD, checkpoint)["outputs"].logits_per_text.shape == (1, 1)
+    assert run(FORWARD)["outputs"].logits_per_text.shape == (1, 1)
 
 
-def test_features(checkpoint: Path) -> None:
+def test_features() -> None:
     """The examples of both feature methods give embeddings."""
-    assert run(TEXT_FEATURES, checkpoint)["text_embeds"].shape == (1, 32)
-    assert run(SPEECH_FEATURES, checkpoint)["speech_embeds"].shape == (1, 32)
+    assert run(TEXT_FEATURES)["text_embeds"].shape == (1, 32)
+    assert run(SPEECH_FEATURES)["speech_embeds"].shape == (1, 32)
 
 
-def test_tokenizer(checkpoint: Path) -> None:
+def test_tokenizer() -> None:
     """The tokenizer's example gives the ids that the documentation prints."""
-    names = run(TOKENIZER, checkpoint)
+    names = run(TOKENIZER)
     assert names["first"] == [62, 84, 28, 2, 179, 79] and names["second"] == [2, 62, 84, 28, 2, 179, 79]
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_each_part_is_found_by_name(kind: str, checkpoint: Path) -> None:
+    """A hub id in the cache, the embedded model's name and a directory are all names of a model."""
+    load = getattr(clvp_cli, kind).from_pretrained
+    held = [vars(load(name)) for name in ("susnato/clvp_dev", checkpoint, "mini")]
+    assert held[0].keys() == held[1].keys() == held[2].keys()
+    with pytest.raises(clvp_cli.ClvpError, match="no model called"):
+        load("susnato/another")
 
 
 @pytest.mark.parametrize("example", [ENCODER_CONFIG, DECODER_CONFIG, CONFIG], ids=["encoder", "decoder", "whole"])

@@ -110,6 +110,18 @@ def test_own_length_and_batch_padding() -> None:
     torch.testing.assert_close(torch.nn.functional.normalize(again, dim=-1), padded.speech_embeds, **CLOSE)
 
 
+def test_a_fixed_padding_looks_at_no_neighbour() -> None:
+    """Padded to a length that some candidates exceed, each still has the score that it has alone."""
+    ids, features = batch()
+    alone = [generated(ids[[row]], features[[row]]).speech_ids.shape[1] for row in range(3)]
+    pad = (min(alone) + max(alone)) // 2
+    assert min(alone) < pad < max(alone)
+    whole = generated(ids, features, pad=pad)
+    for row in range(3):
+        one = generated(ids[[row]], features[[row]], pad=pad)
+        torch.testing.assert_close(whole.speech_embeds[row], one.speech_embeds[0], **CLOSE)
+
+
 def test_sampling() -> None:
     """A seed makes it repeatable row by row; without one torch.manual_seed does, and equal prompts differ."""
     ids, features = batch(1)

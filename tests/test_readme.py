@@ -14,7 +14,7 @@ import soundfile
 from conftest import ROOT
 
 from clvp_cli.audio.voice import bundled_voice
-from clvp_cli.core import EMBEDDED
+from clvp_cli.locate import EMBEDDED
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ELSEWHERE = ("path/to", "model fetch", "make ", "pip ", "-c TRAIN.yaml")  # what needs a checkpoint, a network, a venv

@@ -10,7 +10,8 @@ import torch
 
 from clvp_cli.audio.mel import log_mel
 from clvp_cli.audio.waveform import read_audio
-from clvp_cli.core import ASSETS, Core
+from clvp_cli.core import Core
+from clvp_cli.locate import ASSETS
 from clvp_cli.records import Candidate
 from clvp_cli.settings import Settings
 from clvp_cli.signals import judge

@@ -21,6 +21,7 @@ from clvp_cli.audio.waveform import Samples
 from clvp_cli.config import read_json
 from clvp_cli.errors import AudioError, ConfigError, OutputError
 from clvp_cli.fields import Fields
+from clvp_cli.locate import model_file
 
 log = logging.getLogger(__name__)
 
@@ -257,6 +258,5 @@ class ClvpFeatureExtractor:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Read preprocessor_config.json from a local model directory (or that file itself)."""
-        path = Path(pretrained_model_name_or_path)
-        return cls.from_dict(read_json(path if path.suffix == ".json" else path / CONFIG_NAME), **kwargs)
+        """Read preprocessor_config.json: of a directory, "mini" or a hub id in the local cache, or that file itself."""
+        return cls.from_dict(read_json(model_file(pretrained_model_name_or_path, CONFIG_NAME)), **kwargs)

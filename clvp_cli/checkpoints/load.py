@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config import CONFIG_NAME, ClvpConfig, read_json
+from ..config import ClvpConfig, read_json
 from ..errors import CheckpointError
+from ..locate import CONFIG_NAME
 from .checkpoint import EXTRAS, Checkpoint, Extra
 from .layout import check_state, is_published, parts_in
 from .published import CANDIDATES, open_weights, weights_file

@@ -16,8 +16,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import CONFIG_NAME, ClvpConfig
+from ..config import ClvpConfig
 from ..errors import OutputError
+from ..locate import CONFIG_NAME
 from .checkpoint import EXTRAS, Checkpoint
 from .layout import ROUNDED, check_state, derived_tables, part_of, parts_in
 from .rounded import rounded

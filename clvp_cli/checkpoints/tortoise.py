@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import CONFIG_NAME, ClvpConfig, read_json
+from ..config import ClvpConfig, read_json
 from ..errors import CheckpointError
+from ..locate import CONFIG_NAME
 from . import tortoise_autoregressive, tortoise_clvp, tortoise_cvvp, tortoise_dvae, tortoise_rlg
 from .adapter import Adapted, MainSizes
 from .checkpoint import Checkpoint, Extra

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
@@ -16,6 +17,8 @@ from .program import app
 if TYPE_CHECKING:
     from ..pipeline import Clvp
     from ..records import Candidate
+
+log = logging.getLogger("clvp")
 
 
 @command(app, "encode", MODEL, CONFIG, STRICT)
@@ -35,15 +38,15 @@ def encode(
     check_candidates_output(out)
     clvp = run.clvp()
     _ = clvp.core.codec  # is there one?
-    made: list[Candidate] = []
-    run.deliver(
-        _encoded(clvp, audio, made),
-        ("audio", "length", "codes", "error"),
-        out if out == STDOUT else None,
-        to_the_end=bool(out) and out != STDOUT,
-    )
-    if out and out != STDOUT and made:
-        write_candidates(out, made, clvp.core.book, meta={"audio": audio, "model": clvp.core.path.name})
+    path = None if out == STDOUT else out
+
+    def kept() -> Iterator[dict[str, Any]]:
+        made: list[Candidate] = []
+        yield from _encoded(clvp, audio, made)
+        if path and made:
+            write_candidates(path, made, clvp.core.book, meta={"audio": audio, "model": clvp.core.path.name})
+
+    run.deliver(kept(), ("audio", "length", "codes", "error"), None if path else out, to_the_end=bool(path))
 
 
 def _encoded(clvp: Clvp, audio: list[str], made: list[Candidate]) -> Iterator[dict[str, Any]]:
@@ -68,20 +71,22 @@ def decode(
     out: Out = None,
     references: References = None,
 ) -> None:
-    """Turn codes into audio: the first candidate, or one file each with {index} in the name.
+    """Turn codes into audio: the first candidate, or one file each with {index}, {line} or both in the name.
 
     \b
     clvp decode best.npz -r voice.wav -o best.wav
     clvp decode candidates.npz -r voice.wav -o 'candidate-{index}.wav'
+    clvp decode best.jsonl -r voice.wav -o 'line-{line}.wav'
     """
     if not out or out == STDOUT:
         raise UsageError("where should the audio go?", "add -o OUT.wav, or -o 'OUT-{index}.wav' for every candidate")
-    check_file_output(fill(out, index=0), ".wav")
+    check_stdin(codes, *(references or []))
+    check_file_output(fill(out, index=0, line=0), ".wav")
     clvp = run.clvp()
     _ = clvp.core.codec  # is there one?
-    found = read_all_candidates([codes], clvp)
-    chosen = found if "{index}" in out else found[:1]
-    reference = references[0] if references else None
+    found, _ = read_all_candidates([codes], clvp)
+    paths = wav_names(out, found)
+    reference = timbre(references or [])
     records = (
         {
             "index": candidate.index,
@@ -89,9 +94,38 @@ def decode(
             "seconds": write_speech(path, clvp, candidate, reference),
             "length": candidate.length,
         }
-        for candidate, path in ((c, fill(out, index=c.index)) for c in chosen)
+        for path, candidate in paths.items()
     )
     run.deliver(records, ("index", "wav", "seconds", "length"), to_the_end=True)
+
+
+def wav_names(pattern: str, candidates: Sequence[Candidate]) -> dict[str, Candidate]:
+    """The file of each candidate: {index} and {line} are its own; without them, the first candidate's alone.
+
+    UsageError where two would be written to one file, or one names no line.
+    """
+    each = [name for name in ("index", "line") if f"{{{name}}}" in pattern]
+    paths: dict[str, Candidate] = {}
+    for candidate in candidates if each else candidates[:1]:
+        line = candidate.extra.get("line")
+        if "line" in each and not isinstance(line, int):
+            raise UsageError(f"{pattern}: candidate {candidate.index} names no line", "put {index} into the name")
+        path = fill(pattern, index=candidate.index, line=line)
+        if path in paths:
+            missing = "line" if "line" not in each else "index"
+            raise UsageError(f"{path}: two candidates would be written to it", f"put {{{missing}}} into the name, too")
+        paths[path] = candidate
+    return paths
+
+
+def timbre(references: Sequence[str]) -> str | None:
+    """The clip whose voice the codec speaks in: the first with sound; None, said aloud if any were given, for none."""
+    from ..io.voices import is_saved_voice
+
+    clips = [reference for reference in references if not is_saved_voice(reference)]
+    if references and not clips:
+        log.warning("a saved voice keeps no sound: the codec makes audio in its usual voice (-r CLIP.wav for another)")
+    return clips[0] if clips else None
 
 
 def write_speech(path: str, clvp: Clvp, candidate: Candidate, reference: str | None) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
-from .codec import write_speech
+from .codec import timbre, write_speech
 from .generate_candidates import check_resume, provenance, spoken
 from .inputs import TextLine, check_stdin, read_texts
 from .jobs import Job, describe
@@ -63,7 +63,12 @@ def generate(
     ] = None,
     wav: Annotated[
         str | None,
-        typer.Option("--wav", metavar="OUT", help="Write the winner as audio, with a codec.", show_default=False),
+        typer.Option(
+            "--wav",
+            metavar="OUT",
+            help="The winner as audio, in the first clip's voice.",
+            show_default=False,
+        ),
     ] = None,
     resume: Resume = False,
 ) -> None:
@@ -75,10 +80,11 @@ def generate(
     """
     check_stdin(text_file, *(references or []))
     texts = read_texts(text, text_file, sentences)
-    n = run.settings.sampling.n
+    n = run.settings.sampling.found
     if not 1 <= keep <= n:
-        raise UsageError(f"cannot keep {keep} of {n} candidates", "make -k at least 1 and at most -n")
-    asked = Asked(keep, out, save_candidates, latents, wav, references or [])
+        raise UsageError(f"cannot keep {keep} of {n} candidates", "make -k at least 1, and at most -n and --beams")
+    clip = timbre(references or []) if wav else None
+    asked = Asked(keep, out, save_candidates, latents, wav, clip)
     asked.check(texts)
     records_out = job_records(out, numbered=texts[0].line is not None)
     check_resume(resume, records_out)
@@ -86,11 +92,14 @@ def generate(
     clvp.check_ranking()
     if wav:
         _ = clvp.core.codec  # before minutes of work: is there one?
+    pad, positions = run.settings.scoring.pad, clvp.core.config.decoder_config.max_position_embeddings
+    if latents and isinstance(pad, int) and pad > positions:
+        raise UsageError(f"--pad {pad}: --latents needs a position for each code, the decoder has {positions}")
     voice = clvp.voice(references or [])
     run.output.notice(f"seed {run.settings.seed}, the best {keep} of {n} candidates a text")
     alone = len(texts) == 1
     if records_out:
-        about = describe(run, "generate", asked.references, keep=keep, files=asked.files())
+        about = describe(run, "generate", references or [], keep=keep, files=asked.files())
         with Job(records_out, about, keep, resume) as job:
             left = job.left(texts)
             with run.output.progress("candidates", len(left) * n) as tick:
@@ -112,7 +121,7 @@ class Asked:
     save_candidates: str | None
     latents: str | None
     wav: str | None
-    references: Sequence[str]
+    clip: str | None  # whose voice the audio has
 
     def files(self) -> list[str]:
         """The names that were given."""
@@ -142,12 +151,11 @@ class Asked:
         if self.save_candidates:
             write_candidates(fill(self.save_candidates, line=line), made, book, meta=meta)
         if self.wav:
-            reference = self.references[0] if self.references else None
-            write_speech(fill(self.wav, line=line), clvp, best, reference)
+            write_speech(fill(self.wav, line=line), clvp, best, self.clip)
         if self.out and self.out != STDOUT and not is_records(self.out):
             kept = [entry.scored.candidate for entry in ranked[: self.keep]]
             write_candidates(fill(self.out, line=line), kept, book, meta=meta)
-        if self.latents:  # last: a padding that the decoder has no positions for must not cost the rest
+        if self.latents:
             write_latents(fill(self.latents, line=line), clvp, entry.text, voice, best)
 
 

@@ -65,7 +65,7 @@ def generate_candidates(
     check_resume(resume, records_out)
     clvp = run.clvp()
     voice = clvp.voice(references or [])
-    n = run.settings.sampling.n
+    n = run.settings.sampling.found
     run.output.notice(f"seed {run.settings.seed}, {n} candidates a text")
     if records_out:
         with Job(records_out, describe(run, "generate-candidates", references or []), n, resume) as job:
@@ -122,7 +122,7 @@ def spoken(
                 raise
             errors[place] = error
     good = [entry.text for place, entry in enumerate(texts) if place not in errors]
-    found = in_order(clvp.candidates(good, voice, progress=tick), clvp.settings.sampling.n)
+    found = in_order(clvp.candidates(good, voice, progress=tick), clvp.settings.sampling.found)
     groups = groupby(found, key=itemgetter(0))
     for place, entry in enumerate(texts):
         group = iter(()) if place in errors else next(groups)[1]
@@ -138,7 +138,7 @@ def in_order(found: Iterator[tuple[int, Candidate]], n: int) -> Iterator[tuple[i
         while (number, index) in waiting:
             yield number, waiting.pop((number, index))
             number, index = (number, index + 1) if index + 1 < n else (number + 1, 0)
-    yield from ((text, waiting[text, place]) for text, place in sorted(waiting))  # a beam may have found fewer than n
+    yield from ((text, waiting[text, place]) for text, place in sorted(waiting))  # a beam may have found fewer
 
 
 def provenance(clvp: Clvp, text: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CandidateError, UsageError
 
@@ -65,19 +65,23 @@ def check_stdin(*sources: str | None) -> None:
         raise UsageError("standard input can be read once", "name - only once, and files for the rest")
 
 
-def read_all_candidates(sources: Sequence[str], clvp: Clvp) -> list[Candidate]:
-    """Candidates of all sources in order; audio goes through the model's codec."""
+def read_all_candidates(sources: Sequence[str], clvp: Clvp) -> tuple[list[Candidate], list[dict[str, Any]]]:
+    """Candidates of all sources in order, and the records of rows that failed before: an "error" in place of codes.
+
+    Audio goes through the model's codec.
+    """
     from ..io.candidates import read_candidates
 
     found: list[Candidate] = []
+    failed: list[dict[str, Any]] = []
     for source in sources:
         if Path(source).suffix.lower() in AUDIO_SUFFIXES:
             found.append(clvp.encode(source))
         else:
-            found.extend(read_candidates(source, clvp.core.book))
+            found.extend(read_candidates(source, clvp.core.book, failed=failed))
     if not found:
         raise CandidateError(f"{', '.join(sources)}: no candidates in it")
-    return found
+    return found, failed
 
 
 def stdin_if_piped() -> str | None:

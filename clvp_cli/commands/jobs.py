@@ -5,6 +5,7 @@ Owns what is finished of an earlier run and whether it is the same job. Must not
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any, Self
 from ..errors import UsageError
 from .inputs import TextLine
 from .options import Run
+
+log = logging.getLogger("clvp")
 
 HEAD = 0  # the "line" of the record that says which job a .part belongs to; texts count from 1
 NEVER_MATTER = ("device", "batch_size")  # settings that change no result
@@ -29,6 +32,8 @@ class Job:
         resume: go on with what an earlier run left.
     Raises:
         UsageError: an earlier run left something and `resume` is not set; or it was another job.
+
+    With `resume`, a file that is there already and holds every text is finished: it stays as it is.
     """
 
     def __init__(self, out: str, begun: Mapping[str, Any], each: int, resume: bool) -> None:
@@ -40,16 +45,26 @@ class Job:
             raise UsageError(
                 f"{self.part}: left by a run that was interrupted", "add --resume to go on, or remove it to begin anew"
             )
-        self._found = self._read() if self.part.exists() else []
-        self._check()
-        made = {(record["line"], record.get("index")) for record in self._found if "error" not in record}
-        counts = Counter(line for line, _ in made)
-        self.done = {line for line, count in counts.items() if count >= each and line != HEAD}
+        self.finished = resume and not self.part.exists() and self.out.exists()
+        source = self.out if self.finished else self.part
+        self._found = _read(source) if source.exists() else []
+        if not self.finished:
+            self._check()
+        counts = Counter(line for line, index in self._made() if index is not None or self.finished)
+        self.done = {line for line, count in counts.items() if (count >= each or self.finished) and line != HEAD}
         self._appender = JsonlAppender(self.part, key="line")
 
     def left(self, texts: Sequence[TextLine]) -> list[TextLine]:
         """The texts that are not finished; UsageError where a finished line's text is another one now."""
-        said = {record["line"]: record.get("text") for record in self._found}
+        said = {record.get("line"): record.get("text") for record in self._found}
+        if self.finished:
+            seeds = {record.get("seed") for record in self._found} - {None, self._head["job"]["seed"]}
+            if seeds or any(said.get(entry.line) != entry.text for entry in texts):
+                raise UsageError(
+                    f"{self.out}: there already, of other texts or another seed",
+                    "remove it to begin anew, or name another output",
+                )
+            log.warning("%s is finished already: nothing is left to do", self.out)
         for entry in texts:
             if entry.line in self.done and said[entry.line] != entry.text:
                 raise UsageError(
@@ -64,7 +79,8 @@ class Job:
                 self._appender.append(self._head)
             self._appender.append(record)
             yield record
-        self._finish()
+        if not self.finished:
+            self._finish()
 
     def __enter__(self) -> Self:
         self._appender.__enter__()
@@ -79,14 +95,9 @@ class Job:
         if isinstance(value, KeyboardInterrupt) and self.part.exists():
             raise KeyboardInterrupt(f"{self.part} keeps what is finished; add --resume to go on") from None
 
-    def _read(self) -> list[dict[str, Any]]:
-        """The whole records of a .part; a last line that was cut short is none."""
-        from ..io.jsonl import parse_lines
-        from ..io.streams import byte_lines, open_input
-
-        with open_input(self.part) as stream:
-            whole = ((number, line) for number, line in byte_lines(stream, self.part) if line.endswith(b"\n"))
-            return [record for _, record in parse_lines(whole, self.part)]
+    def _made(self) -> dict[tuple[Any, Any], dict[str, Any]]:
+        """The newest record of each line and index; index None: what went wrong with the whole line."""
+        return {(record.get("line"), record.get("index")): record for record in self._found}
 
     def _check(self) -> None:
         """UsageError naming the first thing in which this job is not the one that was begun."""
@@ -107,9 +118,22 @@ class Job:
         """The records by line, the newest of each, under the file's own name; then the .part goes."""
         from ..io.jsonl import write_jsonl
 
-        records = {(record["line"], record.get("index")): record for record in self._read() if record["line"] != HEAD}
-        write_jsonl(self.out, sorted(records.values(), key=lambda record: int(record["line"])))
+        self._found = _read(self.part)
+        made = self._made()
+        spoken = {line for line, index in made if index is not None}  # whatever went wrong with it before
+        records = [made[at] for at in made if at[0] != HEAD and (at[1] is not None or at[0] not in spoken)]
+        write_jsonl(self.out, sorted(records, key=lambda record: int(record["line"])))
         self.part.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The whole records of a file; a last line that was cut short is none."""
+    from ..io.jsonl import parse_lines
+    from ..io.streams import byte_lines, open_input
+
+    with open_input(path) as stream:
+        whole = ((number, line) for number, line in byte_lines(stream, path) if line.endswith(b"\n"))
+        return [record for _, record in parse_lines(whole, path)]
 
 
 def describe(run: Run, command: str, references: Sequence[str], **more: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,7 +28,7 @@ COLUMNS = (
 def score(
     run: Run,
     candidates: Annotated[
-        list[str], typer.Argument(metavar="CANDIDATES", help=".npy .npz .jsonl .txt, audio with a codec; - is stdin.")
+        list[str], typer.Argument(metavar="CANDIDATES", help=".npy .npz .jsonl .parquet .txt, audio; - is stdin.")
     ],
     text: Text = None,
     text_file: TextFile = None,
@@ -37,7 +38,8 @@ def score(
 ) -> None:
     """Judge candidates against their text, best first.
 
-    Without a text, each candidate's own record (.jsonl) must name it, and each text's candidates are ranked apart.
+    Without a text, each candidate's own record (.jsonl) must name it, and each text's candidates are ranked apart;
+    records of texts that failed before come last, as they are.
 
     \b
     clvp score candidates.npy -t "What they should say." -k 1
@@ -52,11 +54,12 @@ def score(
     given = read_one_text(text, text_file) if text is not None or text_file is not None else None
     clvp = run.clvp()
     clvp.check_ranking()
-    groups = group_by_text(read_all_candidates(candidates, clvp), given)
+    found, failed = read_all_candidates(candidates, clvp)
+    groups = group_by_text(found, given)
     fewest = min(len(members) for _, members in groups)
     if keep is not None and keep > fewest:
         raise UsageError(f"cannot keep {keep} of {fewest} candidates", "lower -k")
-    run.deliver(_records(clvp, groups, keep, order == "input"), COLUMNS, out)
+    run.deliver(chain(_records(clvp, groups, keep, order == "input"), failed), COLUMNS, out)
 
 
 def group_by_text(candidates: Sequence[Candidate], text: str | None) -> list[tuple[str, list[Candidate]]]:
@@ -81,7 +84,8 @@ def _records(
         except TextError as error:
             if len(groups) == 1:
                 raise
-            yield {"text": text, "error": error.message}
+            line = members[0].extra.get("line")
+            yield {**({} if line is None else {"line": line}), "text": text, "error": error.message}
             continue
         yield from (entry.record() for entry in (in_input_order(ranked, members) if by_input else ranked))
 

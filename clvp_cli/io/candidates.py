@@ -66,11 +66,14 @@ def sniff(head: bytes) -> str:
     return {b"{": "jsonl", b"[": "jsonl", b"<": "units"}.get(text[:1], "unknown")
 
 
-def read_candidates(source: str | Path, book: CodeBook, *, stdin: bytes | None = None) -> list[Candidate]:
+def read_candidates(
+    source: str | Path, book: CodeBook, *, stdin: bytes | None = None, failed: list[dict[str, Any]] | None = None
+) -> list[Candidate]:
     """Read the candidates of a file of any kind, or of stdin for "-" (`stdin`: its bytes, where they are at hand).
 
-    Codes come without the start and the stop code; `index` is the row, or the record's own. Raises CandidateError
-    naming the file and the row (from 0; the line too where there are lines), and never unpickles anything.
+    Codes come without the start and the stop code; `index` is the row, or the record's own. Records with an "error" in
+    place of codes go to `failed`, where that is given. Raises CandidateError naming the file and the row (from 0; the
+    line too where there are lines), and never unpickles anything.
     """
     name = shown(source)
     try:
@@ -81,7 +84,7 @@ def read_candidates(source: str | Path, book: CodeBook, *, stdin: bytes | None =
             raise CandidateError(f"{name}: {what}", hint)
         if kind == "npz" and str(source) == DASH:
             raise CandidateError("stdin: an .npz cannot be read from stdin", "name the file, or pipe .jsonl or .npy")
-        found = list(_read(kind, data, str(source), name, book))
+        found = list(_read(kind, data, str(source), name, book, failed))
     except BadRowError as bad:
         raise CandidateError(f"{name}: row {bad.row}: {bad.reason}", bad.hint) from None
     except CandidateError:
@@ -102,7 +105,9 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     return next((loaded for _, loaded in parse_lines(lines, f"{path}: meta")), {})
 
 
-def _read(kind: str, data: bytes, source: str, name: str, book: CodeBook) -> Iterable[Candidate]:
+def _read(
+    kind: str, data: bytes, source: str, name: str, book: CodeBook, failed: list[dict[str, Any]] | None
+) -> Iterable[Candidate]:
     if kind == "npy":
         _limit(math.prod(parse_header(data, name).shape), name)
         return _from_arrays({"codes": read_npy(data, name)}, source, name, book)
@@ -112,10 +117,11 @@ def _read(kind: str, data: bytes, source: str, name: str, book: CodeBook) -> Ite
     if kind == "parquet":
         from .parquet import read_records
 
-        return _from_records(((None, record) for record in read_records(data, name, MAX_CODES)), source, name, book)
+        rows = ((None, record) for record in read_records(data, name, MAX_CODES))
+        return _from_records(rows, source, name, book, failed)
     lines = byte_lines(io.BytesIO(data), source)
     if kind == "jsonl":
-        return _from_records(parse_lines(lines, source), source, name, book)
+        return _from_records(parse_lines(lines, source), source, name, book, failed)
     return _from_units(lines, source, name, book)
 
 
@@ -170,10 +176,17 @@ def _check_lengths(extents: Extents, lengths: NDArray[Any]) -> None:
 
 
 def _from_records(
-    records: Iterable[tuple[int | None, dict[str, Any]]], source: str, name: str, book: CodeBook
+    records: Iterable[tuple[int | None, dict[str, Any]]],
+    source: str,
+    name: str,
+    book: CodeBook,
+    failed: list[dict[str, Any]] | None,
 ) -> Iterator[Candidate]:
     total = 0
     for row, (number, record) in enumerate(records):
+        if failed is not None and "error" in record and "codes" not in record:
+            failed.append(record)
+            continue
         try:
             candidate = candidate_of(record, row, source, book)
         except BadRowError as bad:

@@ -1,17 +1,14 @@
-"""Models of the hub: finding one in the local cache without the network, and fetching one into it.
+"""Fetching models of the hub into the local cache, the one thing here that uses the network.
 
-Owns where the cache lies, which files of a repository a model needs, and the sentences for what goes wrong on the way.
-Looking up reads directories alone; only `fetch_model` goes to the network, through huggingface_hub, loaded there.
-Knows nothing of what the files hold.
+Owns which files of a repository a model needs, and the sentences for what goes wrong on the way; locate.py finds what
+was fetched. huggingface_hub is loaded when it is needed. Knows nothing of what the files hold.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
-import re
 import sys
 import time
 import warnings
@@ -23,23 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ClvpError, UsageError
+from ..locate import CONFIG_NAME, MODEL_DIRECTORIES, TORTOISE_MODEL, WEIGHTS, cached_model, hub_cache, split_id
 from .atomic import DISK_ERRNOS, unwritable
 
 log = logging.getLogger("clvp")
 
-HUB_ID = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
-REVISION = re.compile(r"\w[\w.+-]*(?:/\w[\w.+-]*)*")
-DEFAULT_REVISION = "main"
-CONFIG = "config.json"
-# Weights in the published format, best first: of each directory the first kind that is there is taken.
-WEIGHTS = (
-    ("model.safetensors",),
-    ("model.safetensors.index.json", "model-*.safetensors"),
-    ("pytorch_model.bin",),
-    ("pytorch_model.bin.index.json", "pytorch_model-*.bin"),
-)
 COMPANIONS = (
-    CONFIG,
+    CONFIG_NAME,
     "generation_config.json",
     "preprocessor_config.json",
     "tokenizer*.json",
@@ -48,9 +35,7 @@ COMPANIONS = (
     "vocab.json",
     "merges.txt",
 )
-TORTOISE_MODEL = ("autoregressive.pth", "clvp2.pth")
 TORTOISE_SIDE = ("cvvp.pth", "dvae.pth", "rlg_auto.pth")
-MODEL_DIRECTORIES = ("", ".models")  # Tortoise's own repository keeps its files in .models
 SIDE_DIRECTORIES = ("codec", "alignment", "phones", "cvvp", "random_voice")
 LIBRARIES_OF_THE_NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "ssl", "socket")
 ATTEMPTS = 3  # at what a cut connection left over
@@ -61,53 +46,6 @@ STEP_BYTES = (
 
 class ConnectionFailedError(CheckpointError):
     """The network did not carry what was asked for; asking again may help."""
-
-
-def hub_cache() -> Path:
-    """Where the hub's local cache lies: HF_HUB_CACHE, else under HF_HOME, else under the user's cache directory."""
-    told = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    return Path(os.path.expandvars(told or f"{home}/hub")).expanduser()
-
-
-def split_id(name: str) -> tuple[str, str] | None:
-    """A hub id, ORG/NAME or ORG/NAME@REVISION → (id, revision), "main" where none is named; None if it is no id."""
-    hub_id, _, revision = name.partition("@")
-    revision = revision if "@" in name else DEFAULT_REVISION
-    fine = (
-        HUB_ID.fullmatch(hub_id) and REVISION.fullmatch(revision) and not {"..", "--"} & set(re.findall("[.-]+", name))
-    )
-    return (hub_id, revision) if fine else None
-
-
-def cached_model(name: str) -> Path | None:
-    """The directory of a hub id in the local cache, or None where it is not there or not whole. No network is used."""
-    parts = split_id(name)
-    if parts is None:
-        return None
-    repository = hub_cache() / f"models--{parts[0].replace('/', '--')}"
-    try:
-        commit = (repository / "refs" / parts[1]).read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        commit = parts[1]  # a commit itself, or nothing
-    if not commit or "/" in commit or commit.startswith("."):
-        return None
-    snapshot = repository / "snapshots" / commit
-    return next((snapshot / each for each in MODEL_DIRECTORIES if is_whole(snapshot / each)), None)
-
-
-def is_whole(directory: Path) -> bool:
-    """Whether all weights of a model are in a directory: published ones, or Tortoise's, of which clvp2 comes last."""
-    if not (directory / CONFIG).is_file():
-        return (directory / TORTOISE_MODEL[-1]).is_file()
-    first = next((directory / kind[0] for kind in WEIGHTS if (directory / kind[0]).is_file()), None)
-    if first is None or first.suffix != ".json":
-        return first is not None
-    try:
-        shards = set(json.loads(first.read_text(encoding="utf-8"))["weight_map"].values())
-        return bool(shards) and all((directory / shard).is_file() for shard in shards)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return False
 
 
 def files_needed(names: Iterable[str]) -> tuple[list[str], list[str]]:

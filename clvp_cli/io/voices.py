@@ -16,7 +16,7 @@ from .arrays import read_npz, write_npz
 
 def is_saved_voice(source: str | Path) -> bool:
     """Whether a reference is a saved voice, by its name."""
-    return Path(source).suffix == ".npz"
+    return Path(source).suffix.lower() == ".npz"
 
 
 def write_voice(path: str | Path, vectors: NDArray[np.float32], meta: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from ..config import read_json
 from ..errors import ConfigError, OutputError
+from ..locate import model_file
 from ..settings import SamplingSettings, check, field_types, nearest
 
 GENERATION_CONFIG_NAME = "generation_config.json"
@@ -193,6 +194,5 @@ class GenerationConfig:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name: str | Path, **kwargs: Any) -> Self:
-        """Read generation_config.json of a local model directory; kwargs go first."""
-        path = Path(pretrained_model_name)
-        return cls(**{**read_json(path if path.suffix == ".json" else path / GENERATION_CONFIG_NAME), **kwargs})
+        """Read generation_config.json: of a directory, "mini" or a hub id in the local cache; kwargs go first."""
+        return cls(**{**read_json(model_file(pretrained_model_name, GENERATION_CONFIG_NAME)), **kwargs})

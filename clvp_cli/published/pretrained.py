@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from ..checkpoints.layout import INV_FREQ
-from ..config import CONFIG_NAME, ClvpConfig, PublishedConfig, read_json
-from ..core import model_path
+from ..config import ClvpConfig, PublishedConfig, read_json
 from ..errors import ConfigError, UsageError
+from ..locate import CONFIG_NAME, model_path
 from ..model.clvp import ClvpNetwork
 from ..model.initialise import initialise
 from .generation_config import GENERATION_CONFIG_NAME, GenerationConfig
@@ -152,7 +152,7 @@ class ClvpPreTrainedModel(nn.Module):
             CheckpointError: no such model, or a missing, unknown or misshapen weight.
             UsageError: an argument of no known name or value.
         """
-        path = model_path(str(pretrained_model_name_or_path))
+        path = model_path(pretrained_model_name_or_path)
         overrides = {name: value for name, value in kwargs.items() if name not in WITHOUT_EFFECT}
         select = {} if config_type is None else {"config_type": config_type}
         wanted, device = _dtype(torch_dtype if dtype is None else dtype), _device(device_map)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..audio.features import BatchFeature, ClvpFeatureExtractor
-from ..core import model_path
 from ..errors import ConfigError, InputError
+from ..locate import model_path
 from ..text.encoding import BatchEncoding
 from ..text.saving import has_vocabulary
 from ..text.tokenizer import ClvpTokenizer, load_tokenizer
@@ -79,7 +79,7 @@ class ClvpProcessor:
         A directory without tokenizer files, as Tortoise's, gets the published vocabulary, and one without a
         preprocessor_config.json the published settings and mel norms.
         """
-        path = model_path(str(pretrained_model_name_or_path))
+        path = model_path(pretrained_model_name_or_path)
         directory = path if path.is_dir() else path.parent
         if has_vocabulary(directory):
             tokenizer = ClvpTokenizer.from_pretrained(directory, **kwargs)

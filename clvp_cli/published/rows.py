@@ -42,13 +42,14 @@ def scored_ids(
         known = row.codes[:-1] if row.stopped else row.codes
         if bool((known >= vocab).any()):
             raise CandidateError(f"a candidate holds code {int(known.max())}: the speech encoder knows {vocab} codes")
-    codes = [row.codes for row in rows]
+    codes, stop = [row.codes for row in rows], config.decoder_config.eos_token_id
     length = pad if isinstance(pad, int) else 0
-    whole = fixed(stack_rows(codes, config.decoder_config.eos_token_id, length), config.decoder_config).to(device)
-    lengths = torch.tensor([len(row) for row in codes], device=device).unsqueeze(1)
-    if pad != "own" or bool((lengths == lengths[0]).all()):
+    whole = fixed(stack_rows(codes, stop, length), config.decoder_config).to(device)
+    lengths = torch.tensor([max(len(row), length) for row in codes], device=device).unsqueeze(1)
+    if pad == "batch" or bool((lengths == lengths[0]).all()):
         return whole, whole, None
-    own = stack_rows([fixed(row[None], config.decoder_config)[0] for row in codes], 0).to(device)
+    each = [fixed(stack_rows([row], stop, length), config.decoder_config)[0] for row in codes]
+    own = stack_rows(each, 0).to(device)
     return whole, own, (torch.arange(own.shape[1], device=device) < lengths).long()
 
 

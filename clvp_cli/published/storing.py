@@ -21,8 +21,8 @@ from ..checkpoints.modules import load_module
 from ..checkpoints.published import OLD_WEIGHTS, WEIGHTS, open_weights, weights_file
 from ..checkpoints.save import infos_of
 from ..checkpoints.writer import write_sharded
-from ..config import CONFIG_NAME
 from ..errors import CheckpointError, OutputError, UsageError
+from ..locate import CONFIG_NAME
 from ..model.encoder import Encoder, rotary_inv_freq
 
 M = TypeVar("M", bound=nn.Module)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from clvp_cli.errors import TextError, UsageError
+from clvp_cli.locate import model_path
 from clvp_cli.text import bpe, saving
 from clvp_cli.text.batching import UNLIMITED
 from clvp_cli.text.normalizers import get_normalizer
@@ -210,11 +211,11 @@ class ClvpTokenizer(TokenTable):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """The tokenizer of a local directory (vocab.json, merges.txt), or of a Tortoise tokenizer.json.
+        """The tokenizer of a directory, "mini" or a hub id in the local cache, or of a Tortoise tokenizer.json.
 
         ``kwargs`` go before what tokenizer_config.json says.
         """
-        vocabulary, settings = saving.read_directory(Path(pretrained_model_name_or_path))
+        vocabulary, settings = saving.read_directory(model_path(pretrained_model_name_or_path, "vocab.json"))
         return cls(vocabulary=vocabulary, **{**settings, **kwargs})
 
 

@@ -21,8 +21,9 @@ from ..checkpoints.load import open_checkpoint, open_extra
 from ..checkpoints.modules import build_empty, load_module
 from ..checkpoints.published import weights_file
 from ..checkpoints.save import MAX_SHARD_BYTES, Weights, infos_of, json_text, replacing, save_directory, write_weights
-from ..config import CONFIG_NAME, ClvpConfig
+from ..config import ClvpConfig
 from ..errors import ConfigError, InputError
+from ..locate import CONFIG_NAME
 from ..model.alignment import AlignmentConfig, AlignmentHead
 from ..model.codec import Codec, CodecConfig
 from ..text.tokenizer import load_tokenizer
