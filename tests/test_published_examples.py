@@ -224,7 +224,7 @@ def test_tokenizer() -> None:
     assert names["first"] == [62, 84, 28, 2, 179, 79] and names["second"] == [2, 62, 84, 28, 2, 179, 79]
 
 
-@pytest.mark.parametrize("kind", PARTS)
+@pytest.mark.parametrize("kind", [*PARTS, "GenerationConfig"])
 def test_each_part_is_found_by_name(kind: str, checkpoint: Path) -> None:
     """A hub id in the cache, the embedded model's name and a directory are all names of a model."""
     load = getattr(clvp_cli, kind).from_pretrained

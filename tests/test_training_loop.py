@@ -17,6 +17,7 @@ from training_runs import SIZES, read_log, write_config, write_corpus
 
 from clvp_cli.checkpoints.load import open_checkpoint
 from clvp_cli.errors import CheckpointError, OutputError, UsageError
+from clvp_cli.training.clvp import PairTask
 from clvp_cli.training.train import train
 
 PARTS = {"alignment": ("speech",), "clvp": ("text", "speech"), "decoder": ("conditioning", "decoder")}
@@ -123,6 +124,38 @@ def test_a_resumed_run_repeats_the_curve_exactly(
         train(task, config, tmp_path / "cut", model=model, report=stop_at(8))
     train(task, config, tmp_path / "cut", resume=True, model=model)
     assert read_log(tmp_path / "cut") == read_log(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("within", ["a step", "the last evaluation"])
+def test_ctrl_c_loses_neither_the_curve_nor_the_model(
+    within: str, codes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it comes, --resume gives the log of an uninterrupted run and leaves its model."""
+    config = write_config(tmp_path / "c.yaml", codes, loop={"evaluate_every": 12})
+    train("clvp", config, tmp_path / "whole")
+    loss, held_out = PairTask.loss, PairTask.held_out
+
+    def interrupted(self: PairTask, step: int) -> Any:
+        if step == 7 and within == "a step":
+            signal.raise_signal(signal.SIGINT)
+        return loss(self, step)
+
+    def evaluated(self: PairTask, batches: int) -> Any:
+        figures = held_out(self, batches)
+        if within == "the last evaluation":
+            raise KeyboardInterrupt
+        return figures
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairTask, "loss", interrupted)
+        patch.setattr(PairTask, "held_out", evaluated)
+        with pytest.raises(KeyboardInterrupt):
+            train("clvp", config, tmp_path / "cut")
+    state = torch.load(tmp_path / "cut" / "state.pt", weights_only=True)
+    assert state["progress"]["step"] == (8 if within == "a step" else 12) and not (tmp_path / "cut" / "model").exists()
+    train("clvp", config, tmp_path / "cut", resume=True)
+    assert read_log(tmp_path / "cut") == read_log(tmp_path / "whole")
+    assert open_checkpoint(tmp_path / "cut" / "model").parts == PARTS["clvp"]
 
 
 def stop_at(step: int) -> Any:

@@ -1,4 +1,4 @@
-"""`clvp train`: train or fine-tune the codec, the decoder, the contrastive pair or the alignment head."""
+"""`clvp train`: train or fine-tune a codec, decoder, contrastive pair, alignment head or recogniser of phones."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ def train(
         Path | None, typer.Option("-o", "--out", help="The run's directory (runs/TASK); its model/ is the result.")
     ] = None,
     model: Annotated[
-        Path | None,
-        typer.Option("-m", "--model", help="A model directory to start from; parts it lacks are made new."),
+        str | None, typer.Option("-m", "--model", help="A model to start from; parts it lacks are made new.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in OUT.")] = False,
 ) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,6 +60,7 @@ class Progress:
     step: int = 0
     best: float = math.inf
     stale: int = 0  # evaluations since the best
+    evaluated: int = 0  # the last step that was
 
 
 def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, resume: bool, report: Report) -> Progress:
@@ -77,20 +81,44 @@ def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, resume: 
             log.flush()
             report({**row, "steps": loop.steps})
 
+        whole = True  # whether the weights and buffers are those between two steps
         try:
-            while progress.step < loop.steps and not (loop.patience and progress.stale >= loop.patience):
-                figures = _step(task, optimizers, loop, optim, progress)
-                if progress.step % loop.log_every == 0 or progress.step == loop.steps:
-                    note({"step": progress.step, **figures, "seconds": round(time.monotonic() - started, 1)})
-                if progress.step % loop.evaluate_every == 0 or progress.step == loop.steps:
+            while True:
+                last = progress.step == loop.steps
+                if progress.evaluated < progress.step and (progress.step % loop.evaluate_every == 0 or last):
                     _evaluate(task, loop, out, progress, note)
-                if progress.step % loop.save_every == 0:
+                if progress.step and progress.step % loop.save_every == 0:
                     save_state(task, optimizers, progress, out)
+                if progress.step >= loop.steps or (loop.patience and progress.stale >= loop.patience):
+                    break
+                with undisturbed():
+                    whole = False
+                    figures = _step(task, optimizers, loop, optim, progress)
+                    whole = True
+                    if progress.step % loop.log_every == 0 or progress.step == loop.steps:
+                        note({"step": progress.step, **figures, "seconds": round(time.monotonic() - started, 1)})
         finally:
-            save_state(task, optimizers, progress, out)  # also after Ctrl-C: the last whole step
+            if whole:
+                save_state(task, optimizers, progress, out)  # also after Ctrl-C
     if loop.plot:
         plot_losses(out / LOG, out / PLOT)
     return progress
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C, or SIGTERM, wait for the end of what is done within; it then has its effect."""
+    came: list[int] = []
+    here = threading.current_thread() is threading.main_thread()  # others are not interrupted
+    signals = (signal.SIGINT, signal.SIGTERM) if here else ()
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def make_optimizers(module: nn.Module, optim: OptimConfig) -> list[torch.optim.Optimizer]:
@@ -162,10 +190,11 @@ def _evaluate(
         note({"step": progress.step, **{f"held_out_{name}": value for name, value in _rounded(figures).items()}})
     loss = figures.get("loss", -float(progress.step))  # without held-out clips the latest is the best
     if loss < progress.best:
-        progress.best, progress.stale = loss, 0
         task.export(out / MODEL)
+        progress.best, progress.stale = loss, 0
     else:
         progress.stale += 1
+    progress.evaluated = progress.step
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -197,7 +226,7 @@ def _begin(task: Task, optimizers: Sequence[torch.optim.Optimizer], out: Path, r
         (out / LOG).unlink(missing_ok=True)
         return Progress()
     progress = load_state(task, optimizers, out)
-    _cut_log(out / LOG, progress.step)
+    _cut_log(out / LOG, progress)
     return progress
 
 
@@ -219,16 +248,20 @@ def load_state(task: Task, optimizers: Sequence[torch.optim.Optimizer], out: Pat
         task.module.load_state_dict(content["module"])
         for optimizer, state in zip(optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        return Progress(**content["progress"])
+        done = content["progress"]
+        return Progress(**{"evaluated": done["step"], **done})  # earlier versions saved after evaluating alone
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{out / STATE}: cannot be resumed: {reason}", "was the configuration changed?") from None
 
 
-def _cut_log(path: Path, step: int) -> None:
-    """Drop what was logged after the state that is resumed: those steps come again."""
+def _cut_log(path: Path, progress: Progress) -> None:
+    """Drop what was logged after the state that is resumed: those steps and evaluations come again."""
     if not path.is_file():
         return
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    kept = {False: progress.step, True: progress.evaluated}  # by whether a line is an evaluation's
     with atomic_write(path, "w") as file:
-        file.writelines(line + "\n" for line in lines if json.loads(line)["step"] <= step)
+        file.writelines(
+            line + "\n" for line in lines if (row := json.loads(line))["step"] <= kept["held_out_loss" in row]
+        )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import CheckpointError, UsageError
+from ..locate import model_path
 from .config import load_train_config
 from .loop import MODEL, Progress, Report, Task, run
 from .workshop import Workshop
@@ -25,7 +26,7 @@ def train(
     out: Path,
     resume: bool = False,
     *,
-    model: Path | None = None,
+    model: str | Path | None = None,
     report: Report | None = None,
     note: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def train(
         config_path: a YAML file (config.TrainConfig).
         out: the run's directory: state.pt, log.jsonl, loss.png, and model/, a model directory with the best so far.
         resume: go on with the run in `out`.
-        model: a model directory to start from (fine-tuning); parts it lacks are made new.
+        model: a model to start from (fine-tuning), as `model_path` takes it; parts it lacks are made new.
         report: hears every line of the log. note: hears the progress of preparations (what, how many, of how many).
 
     Returns:
@@ -46,12 +47,11 @@ def train(
     """
     if task not in TASKS:
         raise UsageError(f"no task is called {task!r}", f"tasks are {', '.join(TASKS)}")
-    if model is not None and not model.is_dir():
-        raise CheckpointError(
-            f"{model}: no such directory", "training starts from a model directory (clvp model convert)"
-        )
+    base = None if model is None else model_path(model)
+    if base is not None and not base.is_dir():
+        raise CheckpointError(f"{model}: no directory", "training starts from a model directory (clvp model convert)")
     config = load_train_config(config_path)
-    workshop = Workshop(config, model, out, note or (lambda what, done, of: None))
+    workshop = Workshop(config, base, out, note or (lambda what, done, of: None))
     progress = run(make_task(task, workshop), config.loop, config.optim, out, resume=resume, report=report or _ignore)
     return {"task": task, **_figures(progress), "model": str(out / MODEL)}
 

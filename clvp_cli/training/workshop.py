@@ -22,6 +22,7 @@ from ..checkpoints.modules import build_empty, load_module
 from ..checkpoints.published import weights_file
 from ..checkpoints.save import MAX_SHARD_BYTES, Weights, infos_of, json_text, replacing, save_directory, write_weights
 from ..config import ClvpConfig
+from ..core import pick_device
 from ..errors import ConfigError, InputError
 from ..locate import CONFIG_NAME
 from ..model.alignment import AlignmentConfig, AlignmentHead
@@ -54,8 +55,8 @@ class Workshop:
     def __init__(self, config: TrainConfig, model: Path | None, out: Path, note: Note) -> None:
         self.config, self.path = config, model
         self.features = Features(Path(config.data.cache) if config.data.cache else out / "cache", note)
-        device = config.loop.device
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        device = config.loop.device  # Apple's only by name: CTC is not there on all of its versions
+        self.device = pick_device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
     # ── the model ───────────────────────────────────────────────────────────────────────────────────────────────────
 
