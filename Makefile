@@ -20,7 +20,7 @@ demo: $(VENV)/ready  ## the main job on a real voice with the embedded model
 	    -o out/best.npz --save-candidates out/candidates.npz --wav out/best.wav
 	@ls -l out
 
-test: $(VENV)/ready  ## the default suite: offline, on the CPU, a process a core
+test: $(VENV)/ready  ## the default suite: offline, on the CPU, two processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 lint: $(VENV)/ready
@@ -44,8 +44,10 @@ oracle: .venv-oracle/ready  ## compare with the reference systems live
 golden: .venv-oracle/ready  ## make the golden files anew
 	.venv-oracle/bin/python tests/golden/make.py
 
-# The speech that mini is trained on, from the package registries alone. Hours of synthesis: it goes on where it stopped.
-MINI_DATA ?= mini-data
+# The speech that mini is trained on. Hours of synthesis from the package registries: it goes on where it stopped.
+# REAL=DIR adds real speech, a folder with a manifest.tsv (mini heard speechocean762 and AN4); without, there is none.
+MINI_DATA ?= runs/mini/data
+REAL ?=
 DEBIAN := flite festival espeak-ng festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts
 mini-data:
 	$(PYTHON) -m venv .venv-data && .venv-data/bin/pip install --quiet -r configs/mini/requirements-data.txt
@@ -56,7 +58,8 @@ mini-data:
 	cd $(MINI_DATA)/sources && for p in r-cran-janeaustenr wordnet-base; do dpkg-deb -x $${p}_*.deb $$p; done \
 	    && for p in kokoro-js datasets-moby-dick datasets-sotu; do \
 	        mkdir -p $$p && tar xzf *$$p-[0-9]*.tgz -C $$p --strip-components 1; done
-	OMP_NUM_THREADS=1 .venv-data/bin/python -m clvp_cli.training.synthesis -c configs/mini/corpus.yaml --out $(MINI_DATA)
+	OMP_NUM_THREADS=1 .venv-data/bin/python -m clvp_cli.training.synthesis -c configs/mini/corpus.yaml --out $(MINI_DATA) \
+	    $(if $(REAL),--real $(REAL))
 
 clean:
 	rm -rf $(VENV) .venv-oracle .venv-data out

@@ -8,7 +8,40 @@ neither torch nor librosa.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what a type checker reads of the names below
+    from .audio.features import ClvpFeatureExtractor as ClvpFeatureExtractor
+    from .config import ClvpConfig as ClvpConfig
+    from .config import ClvpDecoderConfig as ClvpDecoderConfig
+    from .config import ClvpEncoderConfig as ClvpEncoderConfig
+    from .errors import AudioError as AudioError
+    from .errors import CandidateError as CandidateError
+    from .errors import CheckpointError as CheckpointError
+    from .errors import ClvpError as ClvpError
+    from .errors import ConfigError as ConfigError
+    from .errors import InputError as InputError
+    from .errors import OutputError as OutputError
+    from .errors import TextError as TextError
+    from .errors import UsageError as UsageError
+    from .pipeline import Clvp as Clvp
+    from .published.conditioning import ClvpConditioningEncoder as ClvpConditioningEncoder
+    from .published.decoder import ClvpDecoder as ClvpDecoder
+    from .published.decoder import ClvpForCausalLM as ClvpForCausalLM
+    from .published.decoder import ClvpModel as ClvpModel
+    from .published.encoder import ClvpEncoder as ClvpEncoder
+    from .published.generation_config import GenerationConfig as GenerationConfig
+    from .published.model import ClvpModelForConditionalGeneration as ClvpModelForConditionalGeneration
+    from .published.outputs import ClvpEncoderOutput as ClvpEncoderOutput
+    from .published.outputs import ClvpOutput as ClvpOutput
+    from .published.pretrained import ClvpPreTrainedModel as ClvpPreTrainedModel
+    from .published.processor import ClvpProcessor as ClvpProcessor
+    from .records import Candidate as Candidate
+    from .records import Ranked as Ranked
+    from .records import Scored as Scored
+    from .settings import Settings as Settings
+    from .settings import load_settings as load_settings
+    from .text.tokenizer import ClvpTokenizer as ClvpTokenizer
 
 _PLACES: dict[str, tuple[str, ...]] = {
     "pipeline": ("Clvp",),

@@ -23,7 +23,10 @@ from .commands import (
 from .commands.edge import DEBUG, INTERRUPTED, complain
 from .commands.program import app
 
-COMMANDS = (tokenize, extract_mels, generate_candidates, score, generate, voice, codec, model, config, train, bench)
+COMMANDS = (generate, generate_candidates, score, tokenize, extract_mels, voice, codec, train, model, config, bench)
+
+ORDER = [module.__name__ for module in COMMANDS]
+app.registered_commands.sort(key=lambda added: ORDER.index(getattr(added.callback, "__module__", "")))
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

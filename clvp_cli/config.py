@@ -31,6 +31,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def _part(loaded: dict[str, Any], name: str) -> dict[str, Any]:
+    """The part of that name of a whole model's configuration; what is no whole model's is the part itself."""
+    part = loaded.get(name, {}) if loaded.get("model_type") == "clvp" else loaded
+    if not isinstance(part, dict):
+        raise ConfigError(f"{name} is no JSON object", "the config.json of a CLVP holds one for each part")
+    return part
+
+
 @dataclass(frozen=True, init=False)
 class PublishedConfig:
     """Common to the published configuration classes: keyword arguments, unknown ones kept in `extra`."""
@@ -135,7 +143,7 @@ class ClvpEncoderConfig(PublishedConfig):
         if config_type not in ("text_config", "speech_config"):
             raise ConfigError(f"config_type {config_type!r}: text_config or speech_config is expected")
         loaded = read_json(model_file(pretrained_model_name_or_path, CONFIG_NAME))
-        return cls.from_dict(loaded[config_type] if loaded.get("model_type") == "clvp" else loaded, **kwargs)
+        return cls.from_dict(_part(loaded, config_type), **kwargs)
 
 
 @dataclass(frozen=True, init=False)
@@ -182,7 +190,7 @@ class ClvpDecoderConfig(PublishedConfig):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Read the decoder's part of a CLVP config.json, or a config of its own."""
         loaded = read_json(model_file(pretrained_model_name_or_path, CONFIG_NAME))
-        return cls.from_dict(loaded["decoder_config"] if loaded.get("model_type") == "clvp" else loaded, **kwargs)
+        return cls.from_dict(_part(loaded, "decoder_config"), **kwargs)
 
 
 @dataclass(frozen=True, init=False)

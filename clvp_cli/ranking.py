@@ -1,4 +1,4 @@
-"""Signals → order: gates, weighted sums, stable ties. Numpy and the standard library only.
+"""Signals → order: weighted sums, stable ties. Numpy and the standard library only.
 
 A score is a weighted sum of a candidate's own signals, so that it never depends on its neighbours. Knows nothing of
 models: re-ranking saved records must not load torch.
@@ -27,20 +27,18 @@ def parse_rank_by(text: str) -> dict[str, float]:
             raise UsageError(
                 f"rank by {text!r}: {term!r} is not a signal", "write clvp, or a sum such as alignment+0.2*clvp"
             )
+        if match["name"] in weights:
+            raise UsageError(f"rank by {text!r}: {match['name']} stands there twice", "write each signal once")
         weights[match["name"]] = float(match["weight"] or 1.0)
     return weights
 
 
 def rank(scored: Sequence[Scored], weights: Weights | None = None) -> list[Ranked]:
-    """Best first; condemned candidates after all others, what is not finite last; ties keep the given order."""
+    """Best first, what is not a number last; ties keep the given order."""
     weights = weights or {"clvp": 1.0}
     entries = [(candidate, combine(candidate, weights)) for candidate in scored]
 
-    def key(entry: tuple[Scored, float]) -> tuple[bool, float]:
-        candidate, score = entry
-        return candidate.condemned, math.inf if math.isnan(score) else -score
-
-    ordered = sorted(entries, key=key)
+    ordered = sorted(entries, key=lambda entry: math.inf if math.isnan(entry[1]) else -entry[1])
     return [
         Ranked(candidate, place, score, tuple(weights)) for place, (candidate, score) in enumerate(ordered, start=1)
     ]

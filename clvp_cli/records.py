@@ -7,7 +7,7 @@ ranking and writing saved records must never load torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ class Candidate:
     index: int = 0  # its number among the candidates of its source: it decides ties and seeds
     source: str = ""  # the file it came from, or "generated"
     seed: int | None = None
-    logprob: float | None = None  # sum of log p of the codes (and the stop) under the model's own distribution
+    logprob: float | None = None  # sum of log p of codes and stop, the model's own; of beams, as they searched
     extra: Mapping[str, Any] = field(default_factory=dict)  # fields of a foreign record; they pass through
 
     @property
@@ -63,8 +63,7 @@ class Scored:
     candidate: Candidate
     signals: Mapping[str, float]
     cosine: float | None = None
-    notes: tuple[str, ...] = ()  # gates that spoke: "not stopped", "too short for the text", …
-    condemned: bool = False  # a gate rejected it: it ranks after every other
+    notes: tuple[str, ...] = ()  # what a person should know of it: "not stopped"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +106,3 @@ class Ranked:
 def finite(value: float | None) -> float | None:
     """JSON has no NaN: None stands for what is not finite."""
     return None if value is None or not math.isfinite(value) else float(value)
-
-
-def split_codes(row: Sequence[int] | Codes, stop_code: int) -> tuple[Codes, bool]:
-    """Cut a row of codes at its first stop code. Returns (codes (T,), stopped)."""
-    codes = np.asarray(row, dtype=np.int64)
-    at = np.flatnonzero(codes == stop_code)
-    return (codes[: at[0]], True) if len(at) else (codes, False)

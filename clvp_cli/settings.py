@@ -212,7 +212,7 @@ def _convert(value: Any, kind: Any) -> Any:
         if kind is int:
             return int(value) if isinstance(value, int | str) else None
         return float(value) if isinstance(value, int | float | str) and float(value) == float(value) else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -1,4 +1,4 @@
-"""Ranking: weighted sums of a candidate's own signals, stable ties, what is condemned or not finite last."""
+"""Ranking: weighted sums of a candidate's own signals, stable ties, what is no number last."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from clvp_cli.ranking import combine, parse_rank_by, rank
 from clvp_cli.records import Candidate, Scored
 
 
-def scored(index: int, clvp: float, *, condemned: bool = False, **signals: float) -> Scored:
+def scored(index: int, clvp: float, **signals: float) -> Scored:
     """A candidate with these signals."""
-    return Scored(Candidate(np.array([1, 2]), True, index), {"clvp": clvp, **signals}, condemned=condemned)
+    return Scored(Candidate(np.array([1, 2]), True, index), {"clvp": clvp, **signals})
 
 
 def order(made: list[Scored], by: str = "clvp") -> list[int]:
@@ -40,11 +40,6 @@ def test_what_is_not_a_number_ranks_last_and_is_null_in_the_record() -> None:
     ranked = rank([scored(0, math.nan), scored(1, -5.0)])
     assert [entry.scored.candidate.index for entry in ranked] == [1, 0]
     assert ranked[1].record()["score"] is None and ranked[1].record()["signals"]["clvp"] is None
-
-
-def test_condemned_candidates_come_after_all_others() -> None:
-    """A gate's verdict outweighs any score."""
-    assert order([scored(0, 9.0, condemned=True), scored(1, -9.0), scored(2, 10.0, condemned=True)]) == [1, 2, 0]
 
 
 def test_a_sum_of_signals_orders_by_the_sum() -> None:

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from clvp_cli.records import SCHEMA_VERSION, Candidate, Ranked, Scored, split_codes
+from clvp_cli.records import SCHEMA_VERSION, Candidate, Ranked, Scored
 
 
 def test_a_candidates_record_has_its_fields() -> None:
@@ -27,11 +27,3 @@ def test_a_ranked_record_has_its_fields() -> None:
     assert record["signals"] == {"clvp": 2.0, "alignment": None}, "JSON has no infinity"
     assert Ranked(scored, 1, 2.0, ("alignment",)).record(with_codes=True)["ranked_by"] == ["alignment"]
     assert Ranked(scored, 1, 2.0).record(with_codes=True)["codes"] == [3]
-
-
-def test_codes_end_at_the_first_stop() -> None:
-    """Everything behind the first stop is cut, and stopped says whether there was one."""
-    codes, stopped = split_codes([5, 6, 9, 7, 9], 9)
-    assert codes.tolist() == [5, 6] and stopped
-    codes, stopped = split_codes([5, 6], 9)
-    assert codes.tolist() == [5, 6] and not stopped

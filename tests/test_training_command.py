@@ -35,6 +35,15 @@ def test_a_model_is_fine_tuned_and_the_run_taken_up(cli: Cli, tmp_path: Path) ->
     assert (tmp_path / "second" / "model" / "alignment" / "model.safetensors").is_file()
 
 
+def test_a_model_that_hears_otherwise_is_refused(cli: Cli, tmp_path: Path) -> None:
+    """Training makes the published log-mels: a model with another preprocessor is not fine-tuned on them silently."""
+    config = write_config(tmp_path / "c.yaml", write_corpus(tmp_path / "corpus"), loop={"steps": 2})
+    cli.fine("train", "clvp", "-c", config, "-o", "first")
+    (tmp_path / "first" / "model" / "preprocessor_config.json").write_text('{"mel_norms": null, "hop_length": 512}')
+    refused = cli("train", "alignment", "-c", config, "-m", "first/model", "-o", "second")
+    assert refused.code == 2 and "other log-mels" in refused.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

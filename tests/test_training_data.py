@@ -12,7 +12,7 @@ from clvp_cli.errors import InputError
 from clvp_cli.training.augment import augment, stretch_time, warp_bands
 from clvp_cli.training.config import AugmentConfig
 from clvp_cli.training.data import ArrayCache, Draw, read_manifest
-from clvp_cli.training.negatives import KINDS, damage, length_matched
+from clvp_cli.training.negatives import KINDS, damage
 
 
 def ids(text: str) -> list[int]:
@@ -96,15 +96,6 @@ def test_damage_changes_a_sequence(kind: str) -> None:
         assert len(damaged) >= 2
         assert damaged.tolist() != row.tolist()
         assert set(damaged.tolist()) <= {*row.tolist(), *other.tolist()}
-
-
-def test_length_matched_others_are_near_in_length() -> None:
-    """Each sequence gets others among its nearest, never itself."""
-    lengths = np.random.default_rng(0).permutation(100)
-    for place, others in enumerate(length_matched(lengths.tolist(), 5, np.random.default_rng(1))):
-        assert len(set(others)) == 5
-        assert place not in others
-        assert abs(lengths[others] - lengths[place]).max() <= 20
 
 
 def test_augmentation_keeps_shapes_and_floor() -> None:

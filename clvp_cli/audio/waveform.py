@@ -121,7 +121,10 @@ def _opened(source: Source, where: str) -> Iterator[BinaryIO]:
         with file:
             yield file if file.seekable() else _buffered(file, where)
     else:
-        stream: Any = sys.stdin.buffer if isinstance(source, (str, Path)) else source
+        named = isinstance(source, (str, Path))
+        if named and sys.stdin is None:
+            raise AudioError("stdin is closed", "pipe a sound file in, or name one")
+        stream: Any = sys.stdin.buffer if named else source
         yield stream if getattr(stream, "seekable", lambda: False)() else _buffered(stream, where)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ..errors import UsageError
+from ..io.atomic import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,8 @@ def draw(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     for place, (over, fixed) in enumerate((("n", "codes"), ("codes", "n")), start=len(bars) + 1):
         if growth:
             _line(figure.add_subplot(1, panels, place), growth, over, fixed)
-    figure.savefig(path, format="png", dpi=120)
+    with atomic_write(path) as file:
+        figure.savefig(cast("BinaryIO", file), format="png", dpi=120)
 
 
 def _bars(axes: Axes, rows: Sequence[Mapping[str, Any]], title: str) -> None:

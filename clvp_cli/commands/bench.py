@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .options import CONFIG, MODEL, NORMALIZER, SAMPLING, SCORING, SEED, Out, Run, command
-from .outputs import check_records_output
+from .outputs import check_file_output, check_records_output
 from .program import app
 
 bench = typer.Typer(help="Measure speed and quality.", no_args_is_help=True, rich_markup_mode=None)
@@ -96,6 +96,7 @@ def speed(
     plan = planned(n, codes, repeats, against, only)
     if plot:
         need_matplotlib()
+        check_file_output(plot, ".png")
     made: list[dict[str, object]] = []
 
     def kept() -> Iterator[dict[str, object]]:

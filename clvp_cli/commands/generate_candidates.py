@@ -148,7 +148,7 @@ def provenance(clvp: Clvp, text: str) -> dict[str, Any]:
     settings = clvp.settings
     return {
         "text": text,
-        "model": clvp.core.path.name,
+        "model": clvp.core.path.resolve().name,
         "dtype": clvp.core.precision.name,
         "kernels": clvp.core.precision.kernels,
         "seed": settings.seed,

@@ -197,7 +197,7 @@ def command(
         ]
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added
         entry: Any = run  # what Typer reads of it: a name, a help text, and the options
-        entry.__name__, entry.__doc__ = function.__name__, function.__doc__
+        entry.__name__, entry.__doc__, entry.__module__ = function.__name__, function.__doc__, function.__module__
         entry.__signature__ = inspect.Signature(parameters)
         entry.__annotations__ = {p.name: p.annotation for p in parameters}
         summary = inspect.cleandoc(function.__doc__ or "").partition("\n")[0]

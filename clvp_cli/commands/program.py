@@ -25,9 +25,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from .. import __version__
 
-        print(f"clvp {version('clvp')}")
+        print(f"clvp {__version__}")
         raise typer.Exit
 
 

@@ -40,7 +40,11 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """Codes (T,) of one candidate, without start and stop; logprob is under the model's own distribution."""
+    """Codes (T,) of one candidate, without start and stop.
+
+    logprob is the sum of log p under the model's own distribution; a beam's is what the search summed, with the
+    repetition penalty if there is one.
+    """
 
     prompt: int
     index: int

@@ -154,10 +154,6 @@ class ClvpSelfAttention(nn.Module):
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(-2))
         return out
 
-    def live_dropout(self) -> float:
-        """The dropout on attention weights now: none outside training."""
-        return self.dropout if self.training else 0.0
-
 
 class Conv1D(nn.Module):
     """A linear layer whose weight is stored (in, out), as GPT-2's is."""

@@ -24,11 +24,10 @@ Ids = NDArray[np.int64]
 class Signal(Protocol):
     """Judges candidates of one text.
 
-    `name` is its key in a record's `signals`; `family` names what it learned from, for two of one family err alike.
+    `name` is its key in a record's `signals`.
     """
 
     name: str
-    family: str
 
     def judge(self, ids: Ids, heard: Heard) -> Values:
         """Text ids (S,) without the closing 0, n candidates as the speech encoder heard them → (n,) values."""

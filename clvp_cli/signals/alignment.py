@@ -13,7 +13,6 @@ class AlignmentSignal:
     """Judges candidates by connectionist temporal classification on the speech encoder's hidden states."""
 
     name = "alignment"
-    family = "alignment"
 
     def __init__(self, head: AlignmentHead) -> None:
         self.head = head

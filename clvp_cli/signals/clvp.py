@@ -19,7 +19,6 @@ class ClvpSignal:
     """Judges candidates by the CLVP logit."""
 
     name = "clvp"
-    family = "clvp"
 
     def __init__(self, text: Encoder, speech: Encoder, logit_scale: Tensor) -> None:
         self.text, self.speech = text, speech

@@ -58,8 +58,8 @@ class SpeechReader:
     def codes(self, candidate: Candidate, length: int | None = None) -> NDArray[np.int64]:
         """What the encoder reads of a candidate: (T,) its codes, one stop if it stopped, stops up to `length`, fixed.
 
-        Raises CandidateError for a candidate without codes, or with one outside the speech vocabulary; ConfigError
-        where the codes that fix its end are outside it.
+        Raises CandidateError for a candidate with neither codes nor a stop, or with a code outside the speech
+        vocabulary; ConfigError where the codes that fix its end are outside it.
         """
         vocab = self.speech.config.vocab_size
         where = f"{candidate.source or 'candidate'} row {candidate.index}"
@@ -70,7 +70,7 @@ class SpeechReader:
                 "was it made by a model with another codebook?",
             )
         if not len(candidate.codes) and not candidate.stopped:
-            raise CandidateError(f"{where}: no codes before the stop", "an empty candidate cannot be judged")
+            raise CandidateError(f"{where}: no codes before the stop", "a candidate has codes, or a stop at least")
         closing = max(int(candidate.stopped), (length or 0) - candidate.length)
         if not closing:
             return candidate.codes

@@ -5,7 +5,6 @@ Owns the kinds of damage that candidates of a sampling decoder have. Knows nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,16 +39,3 @@ def damage(
         raise ValueError("splice needs another sequence")
     cut = int(length * rng.uniform(0.3, 0.7))
     return np.concatenate([row[:cut], other[int(len(other) * cut / length) :]])
-
-
-def length_matched(lengths: Sequence[int], count: int, rng: np.random.Generator) -> list[list[int]]:
-    """For each sequence `count` others drawn from the 4 · count nearest in length."""
-    order = np.argsort(lengths, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    picks = []
-    for place in range(len(lengths)):
-        low = int(np.clip(rank[place] - 2 * count, 0, max(0, len(order) - 4 * count - 1)))
-        near = [int(i) for i in order[low : low + 4 * count + 1] if i != place]
-        picks.append([near[i] for i in rng.permutation(len(near))[:count]])
-    return picks

@@ -6,15 +6,19 @@ of losses or of the loop.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..audio.features import ClvpFeatureExtractor
+from ..audio.mel import PUBLISHED, published_mel_norms
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.layout import PARTS, SCALE
 from ..checkpoints.load import open_checkpoint, open_extra
@@ -22,7 +26,7 @@ from ..checkpoints.modules import build_empty, load_module
 from ..checkpoints.published import weights_file
 from ..checkpoints.save import MAX_SHARD_BYTES, Weights, infos_of, json_text, replacing, save_directory, write_weights
 from ..config import ClvpConfig
-from ..core import pick_device
+from ..core import PREPROCESSOR, pick_device
 from ..errors import ConfigError, InputError
 from ..locate import CONFIG_NAME
 from ..model.alignment import AlignmentConfig, AlignmentHead
@@ -54,6 +58,8 @@ class Workshop:
 
     def __init__(self, config: TrainConfig, model: Path | None, out: Path, note: Note) -> None:
         self.config, self.path = config, model
+        if model is not None:
+            check_hearing(model)
         self.features = Features(Path(config.data.cache) if config.data.cache else out / "cache", note)
         device = config.loop.device  # Apple's only by name: CTC is not there on all of its versions
         self.device = pick_device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -255,3 +261,17 @@ def fingerprint(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def check_hearing(model: Path) -> None:
+    """ConfigError where a model's preprocessor makes other log-mels than the published ones, which training hears."""
+    if not (model / PREPROCESSOR).is_file():
+        return
+    extractor, norms = ClvpFeatureExtractor.from_pretrained(model), published_mel_norms()
+    given = np.asarray([] if extractor.mel_norms is None else extractor.mel_norms)
+    config = dataclasses.replace(extractor.config, default_audio_length=PUBLISHED.default_audio_length)
+    if config != PUBLISHED or given.shape != norms.shape or not np.allclose(given, norms, atol=1e-4):
+        raise ConfigError(
+            f"{model / PREPROCESSOR}: other log-mels than the published ones, which training hears",
+            "train from a model with the published preprocessor",
+        )
