@@ -25,9 +25,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from .. import __version__
+        import clvp_cli
 
-        print(f"clvp {__version__}")
+        print(f"clvp {clvp_cli.__version__}")
         raise typer.Exit
 
 
