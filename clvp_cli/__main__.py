@@ -20,8 +20,9 @@ from .commands import (
     train,
     voice,
 )
-from .commands.edge import DEBUG, INTERRUPTED, complain
+from .commands.edge import DEBUG, INTERRUPTED, complain, explain
 from .commands.program import app
+from .io.streams import silence_stdout
 
 COMMANDS = (generate, generate_candidates, score, tokenize, extract_mels, voice, codec, train, model, config, bench)
 
@@ -44,8 +45,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.exit(INTERRUPTED)
     except Exception as error:
         # Typer's own complaints about the command line, of whatever version: they carry a message and a code.
-        if os.environ.get(DEBUG) or not hasattr(error, "format_message"):
+        if os.environ.get(DEBUG):
             raise
+        if not hasattr(error, "format_message"):
+            silence_stdout()  # what could not be written would be tried again at the end
+            sys.exit(explain(error))
         context = getattr(error, "ctx", None)
         if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help itself
             print(error.format_message(), file=sys.stderr)

@@ -184,8 +184,12 @@ class Clvp:
             self.core.decoder, self.prefix(text, voice), self.core.reader.codes(candidate, self._fixed_length())
         )
 
-    def encode(self, audio: str | Path) -> Candidate:
-        """Speech of any origin → a candidate, through the model's codec."""
+    def encode(self, audio: str | Path | bytes, source: str = "") -> Candidate:
+        """Speech of any origin, at most a minute, → a candidate that stopped, through the model's codec.
+
+        `audio` is a file, "-" for stdin, or a file's bytes, which `source` then names. AudioError where it cannot be
+        read; CheckpointError where the model has no codec.
+        """
         import torch
 
         from .audio.mel import log_mel
@@ -196,7 +200,7 @@ class Clvp:
         mel = torch.from_numpy(log_mel(clip.samples, mel_norms=core.mel_norms, config=core.mel_config))
         with torch.inference_mode():
             codes = core.codec.encode(mel[None].to(core.device))[0].cpu().numpy()
-        return Candidate(codes.astype(np.int64), True, 0, str(audio))
+        return Candidate(codes.astype(np.int64), True, 0, source or str(audio))
 
     def speak(self, candidate: Candidate, reference: str | Path | None) -> tuple[NDArray[np.float32], int]:
         """A candidate → samples (n,), mono, about −1 … 1, and their rate in Hz, by the model's codec and Griffin-Lim.

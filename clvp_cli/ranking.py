@@ -40,7 +40,8 @@ def rank(scored: Sequence[Scored], weights: Weights | None = None) -> list[Ranke
 
     ordered = sorted(entries, key=lambda entry: math.inf if math.isnan(entry[1]) else -entry[1])
     return [
-        Ranked(candidate, place, score, tuple(weights)) for place, (candidate, score) in enumerate(ordered, start=1)
+        Ranked(candidate, place, score, tuple(weights), tuple(weights.values()))
+        for place, (candidate, score) in enumerate(ordered, start=1)
     ]
 
 

@@ -73,7 +73,8 @@ class Ranked:
     scored: Scored
     rank: int
     score: float
-    ranked_by: tuple[str, ...] = ("clvp",)
+    ranked_by: tuple[str, ...] = ("clvp",)  # the signals whose sum the score is
+    weights: tuple[float, ...] = (1.0,)  # of each of them
 
     def record(self, *, with_codes: bool = False) -> dict[str, Any]:
         """The JSON form of cli.md's `score`; `generate` adds the codes."""
@@ -96,8 +97,10 @@ class Ranked:
             "signals": {name: finite(value) for name, value in self.scored.signals.items()},
             **made,
         }
-        if self.ranked_by != ("clvp",):
+        if (self.ranked_by, self.weights) != (("clvp",), (1.0,)):
             record["ranked_by"] = list(self.ranked_by)
+        if set(self.weights) != {1.0}:
+            record["rank_weights"] = list(self.weights)
         if self.scored.notes:
             record["notes"] = list(self.scored.notes)
         return record

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import os
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError
 
+log = logging.getLogger("clvp")
+
 DEFAULT_SEED = 20240229
+OTHER_VARIABLES = ("CLVP_USER_CONFIG", "CLVP_NATIVE", "CLVP_DEBUG")  # CLVP_… that are no settings
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,9 @@ def environment_layer(environ: Mapping[str, str] | None = None) -> Layer:
     """The settings named by CLVP_… variables."""
     environ = os.environ if environ is None else environ
     names = {f"CLVP_{name.replace('.', '_').upper()}": name for name in field_types()}
+    for key in environ:
+        if key.startswith("CLVP_") and key not in names and key not in OTHER_VARIABLES:
+            log.warning("%s in the environment is no setting: %s", key, nearest(key, names))
     return Layer("environment", {names[key]: value for key, value in environ.items() if key in names and value})
 
 
@@ -290,7 +297,10 @@ def load_settings(configs: Sequence[str] = (), flags: Mapping[str, Any] | None =
 
     `flags` maps dotted names to values; those that are None were not given.
     """
-    layers = [file_layer(user_config())] if user_config().is_file() else []
+    own = user_config()
+    if os.environ.get("CLVP_USER_CONFIG") and not own.exists():
+        raise ConfigError(f"{own}: no such file", "CLVP_USER_CONFIG names it: correct or unset it")
+    layers = [file_layer(own)] if own.is_file() else []
     layers += [file_layer(find_config(name)) for name in configs]
     layers.append(environment_layer())
     given = {name: value for name, value in (flags or {}).items() if value is not None}

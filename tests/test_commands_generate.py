@@ -99,3 +99,19 @@ def test_records_are_json_without_nan(cli: Cli) -> None:
     """Every record is strict JSON and names its schema's version."""
     result = cli.fine("generate", "-t", TEXT, "-r", "voice.wav", *DRAW, "-k", "4")
     assert len(result.records) == 4 and all(record["schema"] == 1 for record in result.records)  # .records is strict
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("-o", "same.npz", "--latents", "./same.npz"), "two outputs"),
+        (("-o", "same.npz", "--save-candidates", "same.npz"), "two outputs"),
+        (("--wav", "w-{line}.wav"), "{line}"),
+        (("--wav", "w-{index:03d}.wav"), "{index"),
+    ],
+)
+def test_names_that_would_lose_an_output_are_refused(names: tuple[str, ...], words: str, cli: Cli, tmp_path: Path) -> None:
+    """Before any work: two outputs of one name, and a name that waits for a number there is not."""
+    refused = cli("generate", "-t", TEXT, "-r", "voice.wav", *DRAW, *names)
+    assert refused.code == 2 and words in refused.err
+    assert not list(tmp_path.glob("*.npz")) and not list(tmp_path.glob("w-*"))

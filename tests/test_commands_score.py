@@ -65,6 +65,39 @@ def test_texts_that_failed_before_pass_through(cli: Cli, tmp_path: Path) -> None
     assert cli("score", "some.jsonl", "--strict").code == 3
 
 
+def test_a_field_called_error_is_no_failure(cli: Cli) -> None:
+    """What came with a candidate passes through; a row that was scored has not failed."""
+    done = cli.fine("score", "-", "-t", TEXT, "--strict", stdin=b'{"codes": [1, 2, 3], "error": null}\n')
+    assert done.records[0]["error"] is None and done.records[0]["rank"] == 1
+
+
+@pytest.mark.parametrize("batch_size", ["0", "1", "3"])
+def test_equal_candidates_tie_at_every_batch_size(batch_size: str, cli: Cli) -> None:
+    """The same codes have the same score to the bit, and keep the order that they were given in."""
+    rows = [{"codes": ROWS[0] if place % 2 else [7, place, 9], "index": place} for place in range(12)]
+    given = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    records = cli.fine("score", "-", "-t", TEXT, "--batch-size", batch_size, stdin=given).records
+    same = [record for record in records if record["index"] % 2]
+    assert len({record["score"] for record in same}) == 1
+    assert [record["index"] for record in same] == [1, 3, 5, 7, 9, 11]
+
+
+def test_weights_are_told(cli: Cli, files: dict[str, Path]) -> None:
+    """A score that is no plain logit says so."""
+    plain = cli.fine("score", files["npy"], "-t", TEXT, "--rank-by", "clvp").records[0]
+    twice = cli.fine("score", files["npy"], "-t", TEXT, "--rank-by", "2*clvp").records[0]
+    assert "ranked_by" not in plain and "rank_weights" not in plain
+    assert (twice["ranked_by"], twice["rank_weights"]) == (["clvp"], [2.0])
+    assert twice["score"] == pytest.approx(2 * plain["score"])
+
+
+def test_a_failed_text_tells_of_each_candidate(cli: Cli) -> None:
+    """One record out for each record in, with what it brought along, where a text cannot be judged."""
+    rows = [{"codes": [1, 2], "text": said, "id": name} for said, name in (("☃", "a"), (TEXT, "b"), ("☃", "c"))]
+    records = cli.fine("score", "-", stdin="".join(json.dumps(row) + "\n" for row in rows).encode()).records
+    assert {record["id"]: "error" in record for record in records} == {"a": True, "b": False, "c": True}
+
+
 def test_a_score_depends_on_its_candidate_alone(cli: Cli, files: dict[str, Path], tmp_path: Path) -> None:
     """Alone, among others, or at another batch size: a score moves by less than 1e-4."""
     among = {r["index"]: r["score"] for r in cli.fine("score", files["npy"], "-t", TEXT).records}

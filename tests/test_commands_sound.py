@@ -136,3 +136,19 @@ def test_a_saved_voice_has_no_sound_to_speak_in(cli: Cli, tmp_path: Path) -> Non
     both = cli.fine("decode", "plain.jsonl", "-r", "Voice.NPZ", "-r", "short.wav", "-o", "y.wav")
     assert "keeps no sound" not in both.err
     assert timbre(["Voice.NPZ", "short.wav", "long.flac"]) == "short.wav"
+
+
+def test_sound_is_a_candidate_from_stdin_and_under_any_name(cli: Cli, tmp_path: Path) -> None:
+    """What a file is is told by its first bytes."""
+    named = cli.fine("score", "short.wav", "-t", "Hello there.").records[0]
+    (tmp_path / "nameless").write_bytes((tmp_path / "short.wav").read_bytes())
+    piped = cli.fine("score", "-", "-t", "Hello there.", stdin=(tmp_path / "short.wav").read_bytes()).records[0]
+    bare = cli.fine("score", "nameless", "-t", "Hello there.").records[0]
+    assert named["score"] == piped["score"] == bare["score"]
+    assert (piped["source"], bare["source"]) == ("-", "nameless")
+
+
+def test_a_voice_that_is_not_there_is_named(cli: Cli) -> None:
+    """decode looks for its reference, whatever it is used for."""
+    gone = cli("decode", "-", "-r", "gone.npz", "-o", "x.wav", stdin=b'{"codes": [5, 6, 7, 8]}\n')
+    assert gone.code == 1 and "gone.npz: no such file" in gone.err

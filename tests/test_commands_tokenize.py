@@ -47,6 +47,15 @@ def test_decode_reads_ids_however_they_are_written(form: str, cli: Cli) -> None:
     assert cli.fine("tokenize", "--decode", form).records == [{"ids": [62, 84, 28], "text": "hello"}]
 
 
+def test_a_bad_line_of_many_is_told_in_its_place(cli: Cli) -> None:
+    """The lines after it are read all the same; --strict makes it count."""
+    lines = b"1 2\n99 999\n3 4\n"
+    records = cli.fine("tokenize", "--decode", "-f", "-", stdin=lines).records
+    assert [record.get("line") for record in records] == [None, 2, None] and "999" in records[1]["error"]
+    assert cli("tokenize", "--decode", "-f", "-", "--strict", stdin=lines).code == 3
+    assert cli("tokenize", "--decode", "99 999").code == 1
+
+
 def test_every_normaliser_is_offered(cli: Cli) -> None:
     """--normalizer and the profile choose how a text is spelled."""
     spelled = {

@@ -118,7 +118,7 @@ def test_a_dash_writes_jsonl_to_stdout(capsys: pytest.CaptureFixture[str]) -> No
     """ "-" puts the records on stdout and nothing else, and what it wrote can be read from stdin."""
     write_candidates("-", [made([1, 2], True)], BOOK)
     out = capsys.readouterr().out
-    found = read_candidates("-", BOOK, stdin=out.encode())
+    found = read_candidates("-", BOOK, data=out.encode())
     assert out.count("\n") == 1 and found[0].codes.tolist() == [1, 2] and found[0].stopped
     write_candidates("-", [made([1], False)], BOOK, kind="txt")
     assert capsys.readouterr().out == "<sosp><1>\n"

@@ -172,7 +172,7 @@ def test_stdin_takes_any_kind_but_npz(data: bytes, monkeypatch: pytest.MonkeyPat
         buffer = io.BytesIO(data)
 
     monkeypatch.setattr("sys.stdin", Stdin())
-    for found in (read_candidates("-", BOOK), read_candidates("-", BOOK, stdin=data)):
+    for found in (read_candidates("-", BOOK), read_candidates("-", BOOK, data=data)):
         assert [(c.codes.tolist(), c.stopped, c.source) for c in found] == [([1], True, "-")]
 
 
@@ -318,9 +318,9 @@ def test_missing_files_and_directories_are_candidate_errors(tmp_path: Path) -> N
     with pytest.raises(CandidateError, match="is a directory"):
         read_candidates(tmp_path, BOOK)
     with pytest.raises(CandidateError, match=r"stdin: an \.npz cannot be read from stdin"):
-        read_candidates("-", BOOK, stdin=GOOD_NPZ)
+        read_candidates("-", BOOK, data=GOOD_NPZ)
     with pytest.raises(CandidateError, match="stdin: row 0: code 9000"):
-        read_candidates("-", BOOK, stdin=npy([9000]))
+        read_candidates("-", BOOK, data=npy([9000]))
 
 
 @pytest.mark.parametrize("name", ["c.npy", "c.npz", "c.jsonl", "c"])
@@ -371,7 +371,7 @@ def test_damaged_bytes_never_escape_as_other_errors(data: bytes) -> None:
             damaged[at] = rng.integers(0, 256)
         damaged = damaged[: len(data) if rng.random() < 0.7 else rng.integers(0, len(data))]
         try:
-            found = read_candidates("-", BOOK, stdin=bytes(damaged))
+            found = read_candidates("-", BOOK, data=bytes(damaged))
         except CandidateError:
             continue
         assert all(len(c.codes) and c.codes.min() >= 0 and c.codes.max() < BOOK.size for c in found)

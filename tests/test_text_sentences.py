@@ -20,7 +20,7 @@ def test_splits_at_ends_of_sentences_only() -> None:
 
 def test_initials_numbers_and_hours() -> None:
     """Initials without blanks end no sentence, "no." only before a number, an hour's "p.m." does."""
-    text = 'The U.S. Army came. She said no. He left at 5 p.m. It was no. 7 of nine.'
+    text = "The U.S. Army came. She said no. He left at 5 p.m. It was no. 7 of nine."
     assert split_sentences(text) == [
         "The U.S. Army came.",
         "She said no.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from ..errors import AudioError, UsageError
 from .inputs import check_stdin, read_all_candidates
 from .options import CONFIG, MODEL, STRICT, Out, References, Run, command
-from .outputs import STDOUT, check_candidates_output, check_file_output, fill
+from .outputs import STDOUT, check_candidates_output, check_file_output, check_filled, fill
 from .program import app
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def wav_names(pattern: str, candidates: Sequence[Candidate]) -> dict[str, Candid
         if "line" in each and not isinstance(line, int):
             raise UsageError(f"{pattern}: candidate {candidate.index} names no line", "put {index} into the name")
         path = fill(pattern, index=candidate.index, line=line)
+        check_filled(path)
         if path in paths:
             missing = "line" if "line" not in each else "index"
             raise UsageError(f"{path}: two candidates would be written to it", f"put {{{missing}}} into the name, too")
@@ -122,6 +124,9 @@ def timbre(references: Sequence[str]) -> str | None:
     """The clip whose voice the codec speaks in: the first with sound; None, said aloud if any were given, for none."""
     from ..io.voices import is_saved_voice
 
+    for reference in references:
+        if reference != STDOUT and not Path(reference).exists():
+            raise AudioError(f"{reference}: no such file", "check the path of the voice")
     clips = [reference for reference in references if not is_saved_voice(reference)]
     if references and not clips:
         log.warning("a saved voice keeps no sound: the codec makes audio in its usual voice (-r CLIP.wav for another)")

@@ -44,12 +44,13 @@ def translated(function: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:
             if os.environ.get(DEBUG):
                 raise
-            raise typer.Exit(_explain(error)) from None
+            raise typer.Exit(explain(error)) from None
 
     return wrapper
 
 
-def _explain(error: Exception) -> int:
+def explain(error: Exception) -> int:
+    """Say on stderr what went wrong; returns the exit code."""
     if isinstance(error, ClvpError):
         complain(error.message, error.hint)
         return error.exit_code

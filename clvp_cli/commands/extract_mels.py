@@ -28,7 +28,7 @@ def extract_mels(
     audio: Annotated[list[str], typer.Argument(metavar="AUDIO", help="wav, flac, ogg, mp3; - is stdin.")],
     out: Out = None,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", metavar="X", min=0.05, help="Pad or cut to so many (6).")
+        float | None, typer.Option("--seconds", metavar="X", min=0.05, max=3600, help="Pad or cut to so many (6).")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="The whole file, neither padded nor cut.")] = False,
 ) -> None:
@@ -39,6 +39,8 @@ def extract_mels(
     clvp extract-mels a.wav b.flac --full -o mels.npz
     """
     check_stdin(*audio)
+    if len(set(audio)) < len(audio):
+        raise UsageError("a file was given twice", "name each once")
     if full and seconds is not None:
         raise UsageError("--seconds and --full exclude each other")
     suffix = Path(out).suffix.lower() if out and out != STDOUT else ""
@@ -60,9 +62,9 @@ def extract_mels(
 
 
 def _mels(core: Core, audio: list[str], seconds: float | None, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    stems = Counter(Path(name).stem for name in audio)
-    for name in audio:
-        stem = Path(name).stem if name != "-" else "stdin"
+    stem_of = {name: Path(name).stem if name != "-" else "stdin" for name in audio}
+    stems = Counter(stem_of.values())
+    for name, stem in stem_of.items():
         try:
             arrays[stem if stems[stem] < 2 else name], record = _mel(core, name, seconds)
             yield record

@@ -30,7 +30,16 @@ from .options import (
     TextFile,
     command,
 )
-from .outputs import STDOUT, check_candidates_output, check_file_output, check_patterns, fill, is_records, job_records
+from .outputs import (
+    STDOUT,
+    check_candidates_output,
+    check_file_output,
+    check_filled,
+    check_patterns,
+    fill,
+    is_records,
+    job_records,
+)
 from .program import app
 
 if TYPE_CHECKING:
@@ -102,11 +111,11 @@ def generate(
         about = describe(run, "generate", references or [], keep=keep, files=asked.files())
         with Job(records_out, about, keep, resume) as job:
             left = job.left(texts)
-            with run.output.progress("candidates", len(left) * n) as tick:
+            with run.output.progress("candidates", len(left) * n, out) as tick:
                 records = job.keep(_records(clvp, left, voice, tick, asked, alone=alone))
                 run.deliver(records, COLUMNS, to_the_end=True)
         return
-    with run.output.progress("candidates", len(texts) * n) as tick:
+    with run.output.progress("candidates", len(texts) * n, out) as tick:
         records = _records(clvp, texts, voice, tick, asked, alone=alone)
         shown = out if out and (out == STDOUT or is_records(out)) else None
         run.deliver(records, COLUMNS, shown, to_the_end=any(path != STDOUT for path in asked.files()))
@@ -135,6 +144,7 @@ class Asked:
             raise UsageError("records alone go to stdout", "name a file for what else is wanted; -o - is the records")
         line = texts[0].line
         first = [path and fill(path, line=line) for path in (self.out, self.save_candidates, self.latents, self.wav)]
+        check_filled(*first)
         check_candidates_output(first[0])
         check_candidates_output(first[1])
         check_file_output(first[2], ".npz")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -70,18 +70,24 @@ def generate_candidates(
     if records_out:
         with Job(records_out, describe(run, "generate-candidates", references or []), n, resume) as job:
             left = job.left(texts)
-            with run.output.progress("candidates", len(left) * n) as tick:
+            with run.output.progress("candidates", len(left) * n, out) as tick:
                 records = job.keep(_records(clvp, left, voice, tick, alone=len(texts) == 1))
                 run.deliver(records, COLUMNS, to_the_end=True)
         return
-    made: list[Candidate] = []
-    with run.output.progress("candidates", len(texts) * n) as tick:
-        records = _records(clvp, texts, voice, tick, alone=len(texts) == 1, made=made)
-        run.deliver(records, COLUMNS, STDOUT if out == STDOUT else None, to_the_end=bool(out) and out != STDOUT)
-    if out and out != STDOUT:
+    path = None if out == STDOUT else out
+
+    def kept(tick: Progress) -> Iterator[dict[str, Any]]:
         from ..io.candidates import write_candidates
 
-        write_candidates(out, made, clvp.core.book, meta=provenance(clvp, texts[0].text))
+        made: list[Candidate] = []
+        records: Iterable[dict[str, Any]] = _records(clvp, texts, voice, tick, alone=len(texts) == 1, made=made)
+        if path:  # written before stdout is, which may fail
+            records = list(records)
+            write_candidates(path, made, clvp.core.book, meta=provenance(clvp, texts[0].text))
+        yield from records
+
+    with run.output.progress("candidates", len(texts) * n, out) as tick:
+        run.deliver(kept(tick), COLUMNS, None if path else out, to_the_end=bool(path))
 
 
 def check_resume(resume: bool, records_out: str | None) -> None:

@@ -70,15 +70,20 @@ def read_all_candidates(sources: Sequence[str], clvp: Clvp) -> tuple[list[Candid
 
     Audio goes through the model's codec.
     """
-    from ..io.candidates import read_candidates
+    from ..io.candidates import kind_of, read_candidates
+    from ..io.streams import read_bytes
 
     found: list[Candidate] = []
     failed: list[dict[str, Any]] = []
     for source in sources:
         if Path(source).suffix.lower() in AUDIO_SUFFIXES:
             found.append(clvp.encode(source))
+            continue
+        data = read_bytes(source)
+        if kind_of(data) == "audio":  # from stdin, or under a name that does not say so
+            found.append(clvp.encode(data, source))
         else:
-            found.extend(read_candidates(source, clvp.core.book, failed=failed))
+            found.extend(read_candidates(source, clvp.core.book, data=data, failed=failed))
     if not found:
         raise CandidateError(f"{', '.join(sources)}: no candidates in it")
     return found, failed

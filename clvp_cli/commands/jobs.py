@@ -41,6 +41,8 @@ class Job:
 
         self.out, self.part = Path(out), Path(f"{out}.part")
         self._head: dict[str, Any] = {"line": HEAD, "job": dict(begun)}
+        if self.part.exists() and not self.part.stat().st_size:
+            self.part.unlink()  # killed before its first record
         if self.part.exists() and not resume:
             raise UsageError(
                 f"{self.part}: left by a run that was interrupted", "add --resume to go on, or remove it to begin anew"

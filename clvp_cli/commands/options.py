@@ -7,6 +7,7 @@ so that no option block is written twice. Light on purpose: `clvp --help` reads 
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class Flag(NamedTuple):
     annotation: Any
     setting: str | None = None
 
+
+log = logging.getLogger("clvp")
 
 METAVARS = {str: "NAME", int: "N", float: "X"}
 
@@ -173,6 +176,8 @@ class Run:
         if failed and (self.strict or failed == total):
             kind = RowsFailedError if self.strict else ClvpError
             raise kind(f"{failed} of {total} rows failed", 'each has an "error" in its record')
+        if failed:
+            log.warning('%d of %d rows failed: each has an "error" in its record', failed, total)
 
 
 def command(

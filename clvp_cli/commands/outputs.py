@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,6 +59,20 @@ def fill(pattern: str, **values: int | None) -> str:
     for name, value in values.items():
         pattern = pattern if value is None else pattern.replace(f"{{{name}}}", str(value))
     return pattern
+
+
+def check_filled(*paths: str | None) -> None:
+    """UsageError where a name still wants a number that is not there, or two outputs would be one file."""
+    seen: set[str] = set()
+    for path in paths:
+        if path is None or path == STDOUT:
+            continue
+        if wanted := re.search(r"\{(line|index)\b[^}]*\}", path):
+            raise UsageError(f"{path}: there is no number for {wanted[0]} here", "leave it out of the name")
+        real = os.path.realpath(path)
+        if real in seen:
+            raise UsageError(f"{path}: two outputs would be written to it", "give each a name of its own")
+        seen.add(real)
 
 
 def check_patterns(texts: int, patterns: Mapping[str, str | None]) -> None:

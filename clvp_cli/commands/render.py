@@ -55,7 +55,7 @@ class Output:
 
     def table_wanted(self, out: str | None = None) -> bool:
         """Whether records go to a person as a table rather than to a program as JSONL."""
-        return not self.json and out != "-" and (self.table or sys.stdout.isatty())
+        return not self.json and out != "-" and (self.table or _at_terminal())
 
     def deliver(
         self,
@@ -75,13 +75,13 @@ class Output:
 
         table: list[Mapping[str, Any]] | None = [] if self.table_wanted(out) else None
         total = failed = 0
-        heard = True
+        heard = sys.stdout is not None or not (to_the_end or out)
         with atomic_write(out, "w") if out and out != "-" else nullcontext() as file:
             for record in records:
                 if not gc.isenabled():  # see __main__: what was loaded stays; from now on, cycles are work's
                     gc.freeze()
                     gc.enable()
-                total, failed = total + 1, failed + ("error" in record)
+                total, failed = total + 1, failed + is_failure(record)
                 line = dump_record(dict(record))
                 if file is not None:
                     file.write(line + "\n")
@@ -104,15 +104,16 @@ class Output:
         shown = [name for name in columns if any(_cell(record, name) for record in records)]
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in shown:
-            table.add_column(name.rpartition(".")[2], no_wrap=name == "codes")
+            whole = name == "codes" or any(isinstance(_value(record, name), (int, float)) for record in records)
+            table.add_column(name.rpartition(".")[2], no_wrap=whole, overflow="ellipsis" if whole else "fold")
         for record in records:
             table.add_row(*(_cell(record, name) for name in shown))
         Console(markup=False).print(table)
 
     @contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Tick | None]:
+    def progress(self, label: str, total: int, out: str | None) -> Iterator[Tick | None]:
         """A bar on stderr while work goes on, at a terminal only, and not where records would run into it."""
-        if self.quiet or not sys.stderr.isatty() or (sys.stdout.isatty() and not self.table_wanted()):
+        if self.quiet or not sys.stderr.isatty() or (_at_terminal() and not self.table_wanted(out)):
             yield None
             return
         from rich.console import Console
@@ -132,6 +133,15 @@ class Output:
             yield tick
 
 
+def is_failure(record: Mapping[str, Any]) -> bool:
+    """Whether a record tells of a row that failed: an "error", and nothing that was made (such has a schema)."""
+    return "error" in record and "schema" not in record
+
+
+def _at_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def say(line: str) -> bool:
     """Write one line to stdout; False once its reader has left."""
     from ..io.streams import stdout_writer
@@ -142,10 +152,15 @@ def say(line: str) -> bool:
     return False  # stdout_writer ends its block quietly when the reader has left
 
 
-def _cell(record: Mapping[str, Any], name: str) -> str:
+def _value(record: Mapping[str, Any], name: str) -> Any:
     value: Any = record
     for key in name.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _cell(record: Mapping[str, Any], name: str) -> str:
+    value = _value(record, name)
     if isinstance(value, bool):
         return str(value).lower()  # as JSON and YAML have it
     if isinstance(value, float):

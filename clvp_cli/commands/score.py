@@ -66,12 +66,12 @@ def group_by_text(candidates: Sequence[Candidate], text: str | None) -> list[tup
     """(text, its candidates) in the order of first appearance; InputError where a candidate names no text."""
     if text is not None:
         return [(text, list(candidates))]
-    groups: dict[tuple[Any, str], list[Candidate]] = {}
+    groups: dict[tuple[str, str], list[Candidate]] = {}
     for candidate in candidates:
         said = candidate.extra.get("text")
         if not isinstance(said, str):
             raise InputError(f"{candidate.source} row {candidate.index}: names no text", 'give -t "…" or -f FILE')
-        groups.setdefault((candidate.extra.get("line"), said), []).append(candidate)
+        groups.setdefault((repr(candidate.extra.get("line")), said), []).append(candidate)
     return [(said, members) for (_, said), members in groups.items()]
 
 
@@ -84,8 +84,9 @@ def _records(
         except TextError as error:
             if len(groups) == 1:
                 raise
-            line = members[0].extra.get("line")
-            yield {**({} if line is None else {"line": line}), "text": text, "error": error.message}
+            for candidate in members:
+                known = {"index": candidate.index, "source": candidate.source, "text": text}
+                yield {**candidate.extra, **known, "error": error.message}
             continue
         yield from (entry.record() for entry in (in_input_order(ranked, members) if by_input else ranked))
 

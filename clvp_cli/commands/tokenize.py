@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, UsageError
+from ..errors import InputError, TextError, UsageError
 from .inputs import stdin_if_piped
-from .options import CONFIG, MODEL, NORMALIZER, Out, Run, TextFile, command
+from .options import CONFIG, MODEL, NORMALIZER, STRICT, Out, Run, TextFile, command
 from .outputs import check_records_output
 from .program import app
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 VOCABULARY = {"model": MODEL["model"]}
 
 
-@command(app, "tokenize", VOCABULARY, CONFIG, NORMALIZER)
+@command(app, "tokenize", VOCABULARY, CONFIG, NORMALIZER, STRICT)
 def tokenize(
     run: Run,
     texts: Annotated[
@@ -46,9 +46,22 @@ def tokenize(
         raise UsageError("no text was given", 'clvp tokenize "Hello world", or -f FILE')
     lines = chain(texts or [], read_text_lines(source) if source else [])
     tokenizer = run.clvp().core.tokenizer
-    records = (_decoded(tokenizer, line) if decode else _encoded(tokenizer, line) for line in lines)
-    columns = ("ids", "text") if decode else ("text", "normalized", "ids", "tokens")
-    run.deliver(records, columns, out)
+    made = _decoded if decode else _encoded
+    columns = ("ids", "text", "error") if decode else ("text", "normalized", "ids", "tokens", "error")
+    alone = source is None and len(texts or []) == 1
+    run.deliver((_record(made, tokenizer, line, number, alone) for number, line in enumerate(lines, 1)), columns, out)
+
+
+def _record(
+    made: Callable[[ClvpTokenizer, str], dict[str, Any]], tokenizer: ClvpTokenizer, line: str, number: int, alone: bool
+) -> dict[str, Any]:
+    """The record of a line, or what is wrong with it; raised where it is `alone`."""
+    try:
+        return made(tokenizer, line)
+    except (TextError, InputError) as error:
+        if alone:
+            raise
+        return {"line": number, "text": line, "error": error.message}
 
 
 def _encoded(tokenizer: ClvpTokenizer, text: str) -> dict[str, Any]:

@@ -24,7 +24,16 @@ from .jsonl import parse_lines
 from .rows import BadRowError, CodeBook, Extents, as_codes, candidate_of, keep_lengths, settle
 from .streams import DASH, byte_lines, decode_line, open_input, read_bytes, shown
 
-__all__ = ["KINDS", "CodeBook", "candidate_kind", "output_kind", "read_candidates", "read_meta", "write_candidates"]
+__all__ = [
+    "KINDS",
+    "CodeBook",
+    "candidate_kind",
+    "kind_of",
+    "output_kind",
+    "read_candidates",
+    "read_meta",
+    "write_candidates",
+]
 
 MAX_CODES = 64 * 2**20  # in one file, checked before they are allocated
 HEAD = 64
@@ -50,6 +59,11 @@ def candidate_kind(source: str | Path) -> str:
             raise InputError(f"{shown(source)}: cannot be read: {error.strerror}") from None
 
 
+def kind_of(data: bytes) -> str:
+    """`candidate_kind` of a whole file's bytes."""
+    return sniff(data[: HEAD + blanks.end()] if (blanks := re.match(rb"\s*", data)) else data)
+
+
 def sniff(head: bytes) -> str:
     """`candidate_kind` of bytes at hand."""
     signs = {MAGIC: "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz", b"PAR1": "parquet", b"\x1f\x8b": "gzip"}
@@ -67,9 +81,9 @@ def sniff(head: bytes) -> str:
 
 
 def read_candidates(
-    source: str | Path, book: CodeBook, *, stdin: bytes | None = None, failed: list[dict[str, Any]] | None = None
+    source: str | Path, book: CodeBook, *, data: bytes | None = None, failed: list[dict[str, Any]] | None = None
 ) -> list[Candidate]:
-    """Read the candidates of a file of any kind, or of stdin for "-" (`stdin`: its bytes, where they are at hand).
+    """Read the candidates of a file of any kind, or of stdin for "-" (`data`: its bytes, where they are at hand).
 
     Codes come without the start and the stop code; `index` is the row, or the record's own. Records with an "error" in
     place of codes go to `failed`, where that is given. Raises CandidateError naming the file and the row (from 0; the
@@ -77,8 +91,8 @@ def read_candidates(
     """
     name = shown(source)
     try:
-        data = stdin if stdin is not None and str(source) == DASH else read_bytes(source)
-        kind = sniff(data[: HEAD + blanks.end()] if (blanks := re.match(rb"\s*", data)) else data)
+        data = read_bytes(source) if data is None else data
+        kind = kind_of(data)
         if kind in REFUSALS:
             what, hint = REFUSALS[kind]
             raise CandidateError(f"{name}: {what}", hint)

@@ -171,7 +171,7 @@ def _extra(record: Mapping[str, Any]) -> dict[str, Any]:
     if type(record.get("schema")) is int:
         taken.add("schema")
     if "rank" in record and "signals" in record:  # an earlier ranking's verdict would contradict the next one's
-        taken |= {"rank", "ranked_by", "notes"}
+        taken |= {"rank", "ranked_by", "rank_weights", "notes"}
     return {name: value for name, value in record.items() if name not in taken}
 
 

@@ -37,9 +37,15 @@ class Signal(Protocol):
 def judge(
     signals: Sequence[Signal], reader: SpeechReader, ids: Ids, candidates: Sequence[Candidate]
 ) -> dict[str, Values]:
-    """What every signal says of every candidate, in the given order, from one pass of the speech encoder."""
-    values = {signal.name: np.zeros(len(candidates)) for signal in signals}
-    for heard in reader.read(candidates):
+    """What every signal says of every candidate, in the given order, from one pass of the speech encoder.
+
+    The same codes are judged once, so that they tie whatever stands beside each of them.
+    """
+    numbers: dict[tuple[bytes, bool], int] = {}  # of distinct candidates
+    places = [numbers.setdefault((c.codes.tobytes(), c.stopped), len(numbers)) for c in candidates]
+    distinct = [candidates[places.index(number)] for number in range(len(numbers))]
+    values = {signal.name: np.zeros(len(distinct)) for signal in signals}
+    for heard in reader.read(distinct):
         for signal in signals:
             values[signal.name][heard.members] = signal.judge(ids, heard)
-    return values
+    return {name: column[places] for name, column in values.items()}
