@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .core import Core, log
-from .errors import CheckpointError, ConfigError, UsageError
+from .errors import CheckpointError, ConfigError, TextError, UsageError
 from .locate import model_path
 from .ranking import rank
 from .records import Candidate, Ranked, Scored
@@ -100,7 +100,8 @@ class Clvp:
         from .model.conditioning import insert_stop, join_prefix
 
         conditioning = self.core.conditioning
-        closed = insert_stop(torch.from_numpy(self.ids(text))[None], self.core.config.text_config.eos_token_id)
+        ids = known(self.ids(text), conditioning.text_token_embedding.num_embeddings)
+        closed = insert_stop(torch.from_numpy(ids)[None], self.core.config.text_config.eos_token_id)
         with torch.inference_mode():
             embedded, _ = conditioning.text(closed.to(self.core.device))
             return join_prefix(self._send(torch.from_numpy(voice))[None], embedded)[0]
@@ -146,7 +147,8 @@ class Clvp:
         from .signals import judge
 
         core = self.core
-        values = judge(core.signals, core.reader, self.ids(text), candidates)
+        ids = known(self.ids(text), core.config.text_config.vocab_size)
+        values = judge(core.signals, core.reader, ids, candidates)
         for name, column in values.items():
             if np.isnan(column).any():
                 raise CheckpointError(f"{core.path}: the signal {name} is NaN, so it judges nothing", NAN_HINT)
@@ -238,6 +240,16 @@ class Clvp:
 
     def _send(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.core.device, self.core.dtype)
+
+
+def known(ids: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """The ids of a text; TextError where the model has fewer text rows than its tokenizer has tokens."""
+    if len(ids) and ids.max() >= rows:
+        raise TextError(
+            f"the text holds token {ids.max()}, the model knows {rows}",
+            "its own tokenizer belongs beside its weights",
+        )
+    return ids
 
 
 def later(progress: Progress | None, done: int) -> Progress | None:

@@ -298,8 +298,6 @@ def load_settings(configs: Sequence[str] = (), flags: Mapping[str, Any] | None =
     `flags` maps dotted names to values; those that are None were not given.
     """
     own = user_config()
-    if os.environ.get("CLVP_USER_CONFIG") and not own.exists():
-        raise ConfigError(f"{own}: no such file", "CLVP_USER_CONFIG names it: correct or unset it")
     layers = [file_layer(own)] if own.is_file() else []
     layers += [file_layer(find_config(name)) for name in configs]
     layers.append(environment_layer())

@@ -60,7 +60,7 @@ CANDIDATES = {
     "a pickle as jsonl": Bad(SCORE + "pickle.jsonl", "pickle"),
     "no such candidates": Bad(SCORE + "nowhere.npy", "no such file"),
     "a directory for candidates": Bad(SCORE + "directory", "is a directory"),
-    "audio under another name": Bad("score -t Hello @renamed", "audio"),
+    "broken audio under another name": Bad("score -t Hello @renamed", "renamed"),
     "one good file and one bad": Bad("score -t Hello @good.npy @cut.npz", "cut.npz"),
     "stdin twice": Bad("score -t Hello - -", "once", USAGE),
 }
@@ -187,7 +187,7 @@ def materials(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, plain_
     """The files of `bad_inputs`."""
     at = tmp_path_factory.mktemp("bad")
     make_all(at, tiny_model, plain_model)
-    (at / "renamed").write_bytes((at / "good.wav").read_bytes())
+    (at / "renamed").write_bytes(b"RIFF" + bytes(40))
     (at / "full.jsonl").symlink_to("/dev/full")
     return at
 

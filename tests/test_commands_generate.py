@@ -110,7 +110,7 @@ def test_records_are_json_without_nan(cli: Cli) -> None:
         (("--wav", "w-{index:03d}.wav"), "{index"),
     ],
 )
-def test_names_that_would_lose_an_output_are_refused(names: tuple[str, ...], words: str, cli: Cli, tmp_path: Path) -> None:
+def test_names_that_lose_an_output_are_refused(names: tuple[str, ...], words: str, cli: Cli, tmp_path: Path) -> None:
     """Before any work: two outputs of one name, and a name that waits for a number there is not."""
     refused = cli("generate", "-t", TEXT, "-r", "voice.wav", *DRAW, *names)
     assert refused.code == 2 and words in refused.err

@@ -51,7 +51,7 @@ def expected_shapes(config: ClvpConfig, parts: Collection[str] = tuple(PARTS)) -
 def derived_shapes(config: ClvpConfig) -> dict[str, Shape]:
     """Name → shape of the tables that published files carry and that follow from the configuration."""
     return {
-        f"{PARTS[part]}{INV_FREQ}": (encoder.rotary_dim // 2,)
+        f"{PARTS[part]}{INV_FREQ}": ((encoder.rotary_dim + 1) // 2,)
         for part, encoder in (("text", config.text_config), ("speech", config.speech_config))
         if encoder.use_rotary_embedding
     }

@@ -81,7 +81,7 @@ def read_all_candidates(sources: Sequence[str], clvp: Clvp) -> tuple[list[Candid
             continue
         data = read_bytes(source)
         if kind_of(data) == "audio":  # from stdin, or under a name that does not say so
-            found.append(clvp.encode(data, source))
+            found.append(clvp.encode(source) if Path(source).is_file() else clvp.encode(data, source))
         else:
             found.extend(read_candidates(source, clvp.core.book, data=data, failed=failed))
     if not found:

@@ -19,7 +19,7 @@ from ..model.packed import cache_dtype, flow_dtype, least_rows
 from ..model.products import FEW_ROWS
 from ..records import Codes
 from ..settings import SamplingSettings
-from .cache import BLOCK, FAR_BLOCK, PromptCache, PromptRecorder, RowCache
+from .cache import BLOCK, FAR_BLOCK, NARROW, PromptCache, PromptRecorder, RowCache
 from .graphs import Replays
 from .sampler import NEVER, choose, initial_history, uniforms
 from .steps import Sharing, Step, sharing
@@ -67,7 +67,7 @@ def code_position(count: int | Tensor, options: SamplingSettings) -> int | Tenso
 def longest_possible(decoder: CodeDecoder, options: SamplingSettings) -> int:
     """Codes that fit into the decoder's position table, and into max_codes."""
     last = decoder.config.max_position_embeddings - 1
-    return min(options.max_codes, last - int(code_position(0, options)) + 2)
+    return max(1, min(options.max_codes, last - int(code_position(0, options)) + 2))
 
 
 def least_codes(options: SamplingSettings) -> int:
@@ -100,7 +100,7 @@ def row_cache(decoder: CodeDecoder, rows: int, longest: int) -> RowCache:
     config, heads = decoder.config, decoder.config.num_attention_heads
     device = decoder.final_norm.weight.device
     shape = rows, heads, longest, config.hidden_size // heads
-    block = BLOCK if device.type == "cpu" else FAR_BLOCK
+    block = FAR_BLOCK if device.type != "cpu" or shape[3] < NARROW else BLOCK
     return RowCache(config.num_hidden_layers, shape, cache_dtype(decoder), device, block)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ClvpEncoderConfig
+from ..errors import ConfigError
 from .layers import Attend, ClvpRMSNorm, ClvpSelfAttention, MaskedAttend, Trace, activation, additive_mask
 
 ROTARY_BASE = 10_000.0
@@ -23,7 +24,10 @@ def rotary_inv_freq(config: ClvpEncoderConfig) -> Tensor:
 
 
 def rotary_angles(config: ClvpEncoderConfig, positions: Tensor) -> Tensor:
-    """Angles (…, S, rotary_dim) in float32 for positions (…, S)."""
+    """Angles (…, S, rotary_dim) in float32 for positions (…, S); ConfigError where heads are less wide than that."""
+    width = config.hidden_size // config.num_attention_heads
+    if width < config.rotary_dim:
+        raise ConfigError(f"heads are {width} wide, but {config.rotary_dim} numbers of each are to be rotated")
     half = positions.float().unsqueeze(-1) * rotary_inv_freq(config).to(positions.device)
     return torch.cat((half, half), dim=-1)
 

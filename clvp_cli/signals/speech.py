@@ -64,6 +64,11 @@ class SpeechReader:
         vocab = self.speech.config.vocab_size
         where = f"{candidate.source or 'candidate'} row {candidate.index}"
         wrong = candidate.codes[(candidate.codes < 0) | (candidate.codes >= vocab)]
+        if len(wrong) and wrong[0] == self.decoder_config.bos_token_id:
+            raise CandidateError(
+                f"{where}: holds the start code {wrong[0]}, which the speech encoder does not know",
+                "sampling.suppress_start: true never draws it",
+            )
         if len(wrong):
             raise CandidateError(
                 f"{where}: code {wrong[0]} is outside the speech vocabulary (0 … {vocab - 1})",
