@@ -200,10 +200,16 @@ def replacing(path: Path, force: bool) -> Iterator[Path]:
     try:
         made.mkdir(parents=True)
         yield made
+        _check_free(path, force)  # again: something may have come there meanwhile
         old = made.with_suffix(".old")
-        if path.exists():
-            path.rename(old)
-        made.rename(path)
+        try:
+            if path.exists():
+                path.rename(old)
+            made.rename(path)
+        except BaseException:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         if isinstance(error, OutputError):
