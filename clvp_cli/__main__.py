@@ -22,7 +22,6 @@ from .commands import (
 )
 from .commands.edge import DEBUG, INTERRUPTED, complain, explain
 from .commands.program import app
-from .io.streams import silence_stdout
 
 COMMANDS = (generate, generate_candidates, score, tokenize, extract_mels, voice, codec, train, model, config, bench)
 
@@ -48,6 +47,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if os.environ.get(DEBUG):
             raise
         if not hasattr(error, "format_message"):
+            from .io.streams import silence_stdout
+
             silence_stdout()  # what could not be written would be tried again at the end
             sys.exit(explain(error))
         context = getattr(error, "ctx", None)

@@ -1,7 +1,7 @@
 """The lazily loaded model that every command shares: each part is read from the checkpoint when first asked for.
 
-Owns which device and precision it runs in, and which signals it offers. Scoring never
-loads the decoder; generating never loads the encoders. Knows nothing of commands.
+Owns which device and precision a model runs in, and which signals it offers. Scoring never loads the decoder;
+generating never loads the encoders. Knows nothing of commands.
 """
 
 from __future__ import annotations
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from .signals.speech import SpeechReader
     from .text.tokenizer import ClvpTokenizer
 
-PREPROCESSOR = "preprocessor_config.json"
-
 log = logging.getLogger("clvp")
 M = TypeVar("M", bound="torch.nn.Module")
 
@@ -57,6 +55,11 @@ class Core:
         from .checkpoints.load import open_checkpoint
 
         return open_checkpoint(self.path)
+
+    @property
+    def name(self) -> str:
+        """What records call the model."""
+        return self.path.resolve().name
 
     @property
     def directory(self) -> Path:
@@ -88,13 +91,10 @@ class Core:
 
     @cached_property
     def extractor(self) -> ClvpFeatureExtractor:
-        """How the model hears: its preprocessor_config.json to the letter (null norms are none), else as published."""
-        from .audio.features import ClvpFeatureExtractor
-        from .audio.mel import published_mel_norms
+        """How the model hears."""
+        from .audio.features import load_extractor
 
-        if (self.directory / PREPROCESSOR).is_file():
-            return ClvpFeatureExtractor.from_pretrained(self.directory)
-        return ClvpFeatureExtractor(mel_norms=published_mel_norms())
+        return load_extractor(self.directory)
 
     @property
     def mel_norms(self) -> NDArray[np.float32] | None:

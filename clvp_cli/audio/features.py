@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clvp_cli.audio.clips import as_clips
-from clvp_cli.audio.mel import PUBLISHED, MelConfig, log_mel, mel_filters, norm_column
+from clvp_cli.audio.mel import PUBLISHED, MelConfig, log_mel, mel_filters, norm_column, published_mel_norms
 from clvp_cli.audio.waveform import Samples
 from clvp_cli.config import read_json
 from clvp_cli.errors import AudioError, ConfigError, OutputError
@@ -260,3 +260,10 @@ class ClvpFeatureExtractor:
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Read preprocessor_config.json: of a directory, "mini" or a hub id in the local cache, or that file itself."""
         return cls.from_dict(read_json(model_file(pretrained_model_name_or_path, CONFIG_NAME)), **kwargs)
+
+
+def load_extractor(directory: Path) -> ClvpFeatureExtractor:
+    """A model directory's: its preprocessor_config.json to the letter (null norms are none), else as published."""
+    if (directory / CONFIG_NAME).is_file():
+        return ClvpFeatureExtractor.from_pretrained(directory)
+    return ClvpFeatureExtractor(mel_norms=published_mel_norms())

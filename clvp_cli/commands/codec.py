@@ -45,7 +45,7 @@ def encode(
         made: list[Candidate] = []
         yield from _encoded(clvp, audio, made)
         if path and made:
-            write_candidates(path, made, clvp.core.book, meta={"audio": audio, "model": clvp.core.path.resolve().name})
+            write_candidates(path, made, clvp.core.book, meta={"audio": audio, "model": clvp.core.name})
 
     run.deliver(kept(), ("audio", "length", "codes", "error"), None if path else out, to_the_end=bool(path))
 

@@ -24,11 +24,6 @@ def complain(message: str, hint: str | None = None) -> None:
         print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def hush_stdout() -> None:
-    """After a closed pipe: let the interpreter's own flush at exit write into nothing."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def translated(function: Callable[..., None]) -> Callable[..., None]:
     """Run a command; foreseeable failures end in a short message and an exit code."""
 
@@ -37,7 +32,9 @@ def translated(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
             sys.stdout.flush()
         except BrokenPipeError:
-            hush_stdout()  # the reader has seen enough, as `| head` has: no failure
+            from ..io.streams import silence_stdout
+
+            silence_stdout()  # the reader has seen enough, as `| head` has: no failure
         except KeyboardInterrupt as stopped:
             complain("interrupted", str(stopped) or "files that were there before are as they were")
             raise typer.Exit(INTERRUPTED) from None

@@ -154,7 +154,7 @@ def provenance(clvp: Clvp, text: str) -> dict[str, Any]:
     settings = clvp.settings
     return {
         "text": text,
-        "model": clvp.core.path.resolve().name,
+        "model": clvp.core.name,
         "dtype": clvp.core.precision.name,
         "kernels": clvp.core.precision.kernels,
         "seed": settings.seed,

@@ -70,7 +70,7 @@ def read_all_candidates(sources: Sequence[str], clvp: Clvp) -> tuple[list[Candid
 
     Audio goes through the model's codec.
     """
-    from ..io.candidates import kind_of, read_candidates
+    from ..io.candidates import candidate_kind, kind_of, read_candidates
     from ..io.streams import read_bytes
 
     found: list[Candidate] = []
@@ -79,9 +79,10 @@ def read_all_candidates(sources: Sequence[str], clvp: Clvp) -> tuple[list[Candid
         if Path(source).suffix.lower() in AUDIO_SUFFIXES:
             found.append(clvp.encode(source))
             continue
-        data = read_bytes(source)
-        if kind_of(data) == "audio":  # from stdin, or under a name that does not say so
-            found.append(clvp.encode(source) if Path(source).is_file() else clvp.encode(data, source))
+        data = None if Path(source).is_file() else read_bytes(source)  # a pipe can be read once
+        kind = candidate_kind(source) if data is None else kind_of(data)
+        if kind == "audio":  # from stdin, or under a name that does not say so
+            found.append(clvp.encode(source if data is None else data, source))
         else:
             found.extend(read_candidates(source, clvp.core.book, data=data, failed=failed))
     if not found:

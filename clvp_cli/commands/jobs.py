@@ -52,8 +52,8 @@ class Job:
         self._found = _read(source) if source.exists() else []
         if not self.finished:
             self._check()
-        counts = Counter(line for line, index in self._made() if index is not None or self.finished)
-        self.done = {line for line, count in counts.items() if (count >= each or self.finished) and line != HEAD}
+        counts = Counter(line for line, index in self._made() if index is not None)
+        self.done = {line for line, count in counts.items() if count >= each}
         self._appender = JsonlAppender(self.part, key="line")
 
     def left(self, texts: Sequence[TextLine]) -> list[TextLine]:
@@ -67,6 +67,7 @@ class Job:
                     "remove it to begin anew, or name another output",
                 )
             log.warning("%s is finished already: nothing is left to do", self.out)
+            return []
         for entry in texts:
             if entry.line in self.done and said[entry.line] != entry.text:
                 raise UsageError(

@@ -40,9 +40,7 @@ def voice(
     check_file_output(out, ".npz")
     clvp = run.clvp()
     vectors = clvp.random_voice() if random else clvp.voice_vectors(audio or [])
-    made = {"references": audio or [], "model": str(clvp.core.path.name)} | (
-        {"seed": run.settings.seed} if random else {}
-    )
+    made = {"references": audio or [], "model": clvp.core.name} | ({"seed": run.settings.seed} if random else {})
     write_voice(out, vectors, made)
     record = {"voice": out, "vectors": len(vectors), "width": vectors.shape[1], **made}
     run.deliver([record], ("voice", "vectors", "width", "seed"))

@@ -17,8 +17,8 @@ from ..model.layers import Attend, MaskedAttend
 
 VECTOR = 32  # numbers of 16 bits that a processor holds at once
 BLOCK = VECTOR  # positions by which the rows' caches grow
-FAR_BLOCK = 4 * BLOCK  # the same on a GPU, where a graph is captured for each extent, and for heads that are
-NARROW = 16  # less wide than this: PyTorch's products of few numbers look at how many there are
+FAR_BLOCK = 4 * BLOCK  # the same on a GPU, where a graph is captured for each extent, and for narrow heads
+NARROW = 16  # heads less wide than this: PyTorch's products of so few numbers round by how many there are
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,8 @@ class ConditioningEncoder(nn.Module):
         """Log-mels (B, 80, F) → voice vectors (B, D): frame 0 after the attention blocks, which look both ways."""
         dropout = self.decoder_config.attention_dropout if self.training else 0.0
         # A product: oneDNN's convolution of width 1 rounds otherwise with another number of threads.
-        x = nn.functional.linear(mels.transpose(1, 2), self.mel_conv.weight.squeeze(-1), self.mel_conv.bias).transpose(
-            1, 2
-        )
+        weight, bias = self.mel_conv.weight.squeeze(-1), self.mel_conv.bias
+        x = nn.functional.linear(mels.transpose(1, 2), weight, bias).transpose(1, 2)  # (B, D, F)
         for norm, attention in zip(self.group_norms, self.mel_attn_blocks, strict=True):
             x = x + attention(norm(x).transpose(1, 2), MaskedAttend(dropout=dropout)).transpose(1, 2)
         out: Tensor = x[:, :, 0]

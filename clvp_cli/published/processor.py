@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from ..audio.features import BatchFeature, ClvpFeatureExtractor
+from ..audio.features import BatchFeature, ClvpFeatureExtractor, load_extractor
 from ..errors import ConfigError, InputError
 from ..locate import model_path
 from ..text.encoding import BatchEncoding
@@ -85,12 +85,4 @@ class ClvpProcessor:
             tokenizer = ClvpTokenizer.from_pretrained(directory, **kwargs)
         else:
             tokenizer = load_tokenizer(None, **kwargs)
-        return cls(_feature_extractor(directory), tokenizer)
-
-
-def _feature_extractor(directory: Path) -> ClvpFeatureExtractor:
-    if (directory / "preprocessor_config.json").exists():
-        return ClvpFeatureExtractor.from_pretrained(directory)
-    from ..audio.mel import published_mel_norms
-
-    return ClvpFeatureExtractor(mel_norms=published_mel_norms())
+        return cls(load_extractor(directory), tokenizer)

@@ -41,9 +41,14 @@ def judge(
 
     The same codes are judged once, so that they tie whatever stands beside each of them.
     """
-    numbers: dict[tuple[bytes, bool], int] = {}  # of distinct candidates
-    places = [numbers.setdefault((c.codes.tobytes(), c.stopped), len(numbers)) for c in candidates]
-    distinct = [candidates[places.index(number)] for number in range(len(numbers))]
+    distinct: list[Candidate] = []
+    numbers: dict[tuple[bytes, bool], int] = {}
+    places = []
+    for candidate in candidates:
+        number = numbers.setdefault((candidate.codes.tobytes(), candidate.stopped), len(distinct))
+        places.append(number)
+        if number == len(distinct):
+            distinct.append(candidate)
     values = {signal.name: np.zeros(len(distinct)) for signal in signals}
     for heard in reader.read(distinct):
         for signal in signals:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..audio.features import ClvpFeatureExtractor
+from ..audio.features import load_extractor
 from ..audio.mel import PUBLISHED, published_mel_norms
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.layout import PARTS, SCALE
@@ -26,7 +26,7 @@ from ..checkpoints.modules import build_empty, load_module
 from ..checkpoints.published import weights_file
 from ..checkpoints.save import MAX_SHARD_BYTES, Weights, infos_of, json_text, replacing, save_directory, write_weights
 from ..config import ClvpConfig
-from ..core import PREPROCESSOR, pick_device
+from ..core import pick_device
 from ..errors import ConfigError, InputError
 from ..locate import CONFIG_NAME
 from ..model.alignment import AlignmentConfig, AlignmentHead
@@ -265,13 +265,11 @@ def fingerprint(module: nn.Module) -> str:
 
 def check_hearing(model: Path) -> None:
     """ConfigError where a model's preprocessor makes other log-mels than the published ones, which training hears."""
-    if not (model / PREPROCESSOR).is_file():
-        return
-    extractor, norms = ClvpFeatureExtractor.from_pretrained(model), published_mel_norms()
+    extractor, norms = load_extractor(model), published_mel_norms()
     given = np.asarray([] if extractor.mel_norms is None else extractor.mel_norms)
     config = dataclasses.replace(extractor.config, default_audio_length=PUBLISHED.default_audio_length)
     if config != PUBLISHED or given.shape != norms.shape or not np.allclose(given, norms, atol=1e-4):
         raise ConfigError(
-            f"{model / PREPROCESSOR}: other log-mels than the published ones, which training hears",
+            f"{model}: other log-mels than the published ones, which training hears",
             "train from a model with the published preprocessor",
         )
