@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
@@ -110,7 +111,8 @@ class Told:
     """A build whose processor, it says, could run the wider one."""
 
     def __init__(self, library):
-        self.clvp_product, self.clvp_can_be_wider = library.clvp_product, lambda: True
+        self.clvp_product, self.clvp_block = library.clvp_product, library.clvp_block
+        self.clvp_can_be_wider = lambda: True
 
 
 @needs_kernels
@@ -318,11 +320,11 @@ def test_wider_kernels_make_the_same_bits(inputs, outputs):
         for rows in (1, 2, 5, 6, 16, 21):
             x, weight, scale, bias, residual = drawn(inputs, outputs, rows)
             weight = weight if bits == 8 else (weight / 127).to(torch.float16 if bits == 16 else torch.float32)
-            times = native.Weight(weight, scale if bits == 8 else None, bias)
-            made = torch.empty(rows, outputs)
-            given = times.address, x.data_ptr(), rows, residual.data_ptr(), made.data_ptr()
+            parts = weight, scale if bits == 8 else None, bias
+            form, made = loading.described(narrow, *parts), torch.empty(rows, outputs)
+            given = ctypes.addressof(form), x.data_ptr(), rows, residual.data_ptr(), made.data_ptr()
             assert narrow.clvp_product(*given, outputs % 8 == 0, 1) == 0
-            assert torch.equal(times(x, residual, gelu=outputs % 8 == 0), made)
+            assert torch.equal(native.Weight(*parts)(x, residual, gelu=outputs % 8 == 0), made)
 
 
 @needs_kernels

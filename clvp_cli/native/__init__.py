@@ -19,7 +19,7 @@ __all__ = [
     "multiplies",
 ]  # fmt: skip
 
-STEP = 16  # inputs that are multiplied at once, by the narrowest build
+STEP = 16  # inputs, whole numbers, of which there is a multiple
 BRAIN_STEP = 32  # of inputs in bfloat16
 MOST_INPUTS = 8192  # whose sums fit
 LANES = 8  # floats that a processor holds at once
@@ -30,7 +30,7 @@ FLOATS = (torch.float16, torch.float32)
 def is_wide() -> bool:
     """Whether the kernels are those for AVX512-VNNI, which multiply twice as many whole numbers at once."""
     library = kernels()
-    return library is not None and ctypes.c_int.in_dll(library, "clvp_step").value > STEP
+    return library is not None and library.clvp_block() > LANES
 
 
 def is_outdone() -> bool:
@@ -55,10 +55,9 @@ class Weight:
     """
 
     def __init__(self, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
-        self.kept = weight, scale, bias  # for as long as their addresses are used
         self.dtype = weight.dtype
         self.outputs, self.inputs = weight.shape
-        self.described = described(*self.kept)
+        self.described = described(_built(), weight, scale, bias)
         self.address = ctypes.addressof(self.described)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, *, gelu: bool = False) -> Tensor:

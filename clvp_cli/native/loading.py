@@ -14,19 +14,22 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 log = logging.getLogger("clvp")
 
 HERE = Path(__file__).parent
-INTERFACE = 4  # as layer.c numbers what it is called with
+INTERFACE = 5  # as layer.c numbers what it is called with
 Address, Count = ctypes.c_void_p, ctypes.c_int64
 
 
 class CWeight(ctypes.Structure):
-    """A weight and its bias."""
+    """A weight and its bias, and the tensors that they lie in."""
+
+    kept: tuple[Tensor | None, ...]
 
     _fields_ = (
-        *((name, Address) for name in ("numbers", "scale", "bias")),
+        *((name, Address) for name in ("numbers", "scale", "bias", "starts")),
         *((name, Count) for name in ("bits", "brain", "inputs", "outputs")),
     )
 
@@ -72,10 +75,19 @@ def address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def described(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> CWeight:
-    """A weight (out, in), its scale and its bias, which must be kept as long as this is used."""
-    form = weight.itemsize * 8, weight.dtype == torch.bfloat16, *reversed(weight.shape)
-    return CWeight(address(weight), address(scale), address(bias), *form)
+def described(library: ctypes.CDLL, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> CWeight:
+    """A weight (out, in), its scale and its bias; whole numbers laid as kernels.h says. What is made owns them."""
+    bits, outputs, inputs = weight.itemsize * 8, *weight.shape
+    starts = None
+    if weight.dtype == torch.int8:
+        block = library.clvp_block()
+        blocks = F.pad(weight, (0, 0, 0, -outputs % block)).view(torch.int32).unflatten(0, (-1, block))
+        starts = blocks.view(torch.int8).sum(-1, dtype=torch.int32).mul_(-64)
+        weight = blocks.transpose(1, 2).contiguous()
+    kept = weight, scale, bias, starts
+    made = CWeight(*map(address, kept), bits, weight.dtype == torch.bfloat16, inputs, outputs)
+    made.kept = kept
+    return made
 
 
 @cache
@@ -121,7 +133,7 @@ def has_brains() -> bool:
 def _product(library: ctypes.CDLL, x: Tensor, weight: Tensor, scale: Tensor | None = None) -> Tensor:
     """x (rows, in) times a weight (out, in), by one thread; zeros where that fails."""
     made = torch.zeros(len(x), len(weight))
-    form = described(weight, scale, None)
+    form = described(library, weight, scale, None)
     library.clvp_product(ctypes.addressof(form), x.data_ptr(), len(x), None, made.data_ptr(), 0, 1)
     return made
 

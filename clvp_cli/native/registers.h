@@ -9,33 +9,79 @@ in both. */
 
 #define HALF_STEP 16 /* inputs, of which there is a whole number */
 
+/* Whole numbers of 8 bits: a weight is blocks of outputs, each four inputs (a quad) of them all, then the next four. */
+#define QUAD 4
+#define QUAD_BYTES 8 /* of a row, as it is laid */
+
 #ifdef __AVX512VNNI__
 
 #define STEP 32 /* inputs that are multiplied at once */
 #define OUTS 4  /* weights whose sums are held in registers together */
+
+#define BLOCK 16   /* outputs */
+#define PIECE 16   /* of these, that one register takes */
+#define PIECES 2   /* whose sums are held in registers together */
+#define STREAMS 2  /* blocks that these are of */
+#define DIGITS 2   /* of a row's number, of 7 bits, each with sums of its own */
+#define TOGETHER 1 /* pieces whose sums are gathered together */
+#define FEW 8192   /* inputs whose sums fit into 32 bits: all */
 typedef __m512i Short;
+typedef __m512i Whole;
 typedef __m512 Sums;
 typedef __m512 Both; /* LANES floats of each of two outputs */
+
+/* Eight numbers from -8192 to 8192 → two quads, of four higher and four lower digits each, 64 being added to each digit;
+in the lower half of either half. */
+INLINE __m256i quads(__m256i numbers)
+{
+    const __m256i half = _mm256_set1_epi32(64);
+    const __m256i high = _mm256_srai_epi32(_mm256_add_epi32(numbers, half), 7);
+    const __m256i low = _mm256_sub_epi32(numbers, _mm256_slli_epi32(high, 7));
+    const __m256i both = _mm256_packs_epi32(_mm256_add_epi32(high, half), _mm256_add_epi32(low, half));
+    return _mm256_packus_epi16(both, both);
+}
+
+/* Bytes from piece to piece of a weight with so many inputs. */
+INLINE int64_t apart(int64_t in)
+{
+    return in * BLOCK;
+}
+
+INLINE Whole piece(const int8_t *w)
+{
+    return _mm512_loadu_si512(w);
+}
+
+/* sums += a row's digits of a quad (not below 0) * pieces; in place, where gcc would hold sums in memory. */
+INLINE void add_pieces(Whole sums[PIECES], const char *four, const Whole some[PIECES], const int pieces)
+{
+    const Whole digits = _mm512_set1_epi32(*(const int32_t *)four);
+    for (int c = 0; c < pieces; c++)
+        __asm__("vpdpbusd %2, %1, %0" : "+v"(sums[c]) : "v"(digits), "v"(some[c]));
+}
+
+/* What sums start from: what the 64 add to them, less than nothing. */
+INLINE Whole started(const int32_t *starts)
+{
+    return _mm512_loadu_si512(starts);
+}
+
+/* The sums of a piece, of the higher and the lower digits → `whole`, or more of them onto it. */
+INLINE void gather(Whole high, Whole low, double *whole, int more)
+{
+    for (int half = 0; half < 2; half++) {
+        const __m256i one = half ? _mm512_extracti64x4_epi64(high, 1) : _mm512_castsi512_si256(high);
+        const __m256i two = half ? _mm512_extracti64x4_epi64(low, 1) : _mm512_castsi512_si256(low);
+        __m512d sums = _mm512_mul_pd(_mm512_cvtepi32_pd(one), _mm512_set1_pd(128.0));
+        sums = _mm512_add_pd(sums, _mm512_cvtepi32_pd(two));
+        double *at = whole + half * LANES;
+        _mm512_storeu_pd(at, more ? _mm512_add_pd(_mm512_loadu_pd(at), sums) : sums);
+    }
+}
 
 INLINE Short shorts(const int16_t *numbers)
 {
     return _mm512_loadu_si512(numbers);
-}
-
-INLINE Short bytes(const int8_t *w)
-{
-    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)w));
-}
-
-INLINE Short half_of_bytes(const int8_t *w)
-{
-    return _mm512_cvtepi8_epi16(_mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *)w)));
-}
-
-/* sums += row (STEP numbers) * w, pairwise; in place, where gcc would hold sums in memory. */
-INLINE void add_products(Short *sums, const int16_t *row, Short w)
-{
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(*sums) : "v"(shorts(row)), "v"(w));
 }
 
 INLINE void add_brains(Sums *sums, const int16_t *row, Short w)
@@ -74,17 +120,6 @@ INLINE __m256 of_second(Both sums)
     return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(sums), 1));
 }
 
-INLINE Short added(Short a, Short b)
-{
-    return _mm512_add_epi32(a, b);
-}
-
-/* Eight sums. */
-INLINE __m256i folded(Short sums)
-{
-    return _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64(sums, 1));
-}
-
 INLINE __m256 folded_floats(Sums sums)
 {
     return _mm256_add_ps(of_first(sums), of_second(sums));
@@ -102,34 +137,70 @@ INLINE __m256i shortened(const float *x)
 
 #define STEP 16
 #define OUTS 2
+
+#define BLOCK 8
+#define PIECE 4
+#define PIECES 2
+#define STREAMS 1
+#define DIGITS 1 /* of 16 bits */
+#define TOGETHER 2
+#define FEW 2048
 typedef __m256i Short;
+typedef __m256i Whole; /* or sums, two of each output */
 typedef __m256 Sums;
 typedef struct {
     __m256 one, two;
 } Both;
 
-INLINE Short shorts(const int16_t *numbers)
+/* Eight numbers → two quads. */
+INLINE __m256i quads(__m256i numbers)
 {
-    return _mm256_loadu_si256((const __m256i *)numbers);
+    return _mm256_packs_epi32(numbers, numbers);
 }
 
-INLINE Short bytes(const int8_t *w)
+INLINE int64_t apart(int64_t in)
+{
+    (void)in;
+    return PIECE * QUAD;
+}
+
+INLINE Whole piece(const int8_t *w)
 {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
 }
 
-INLINE Short half_of_bytes(const int8_t *w)
+/* A quad is read for each piece: registers are few, and gcc would hold sums in memory. */
+INLINE void add_pieces(Whole sums[PIECES], const char *four, const Whole some[PIECES], const int pieces)
 {
-    return bytes(w); /* a step is no more */
+    Whole products;
+#pragma GCC unroll 2
+    for (int c = 0; c < pieces; c++)
+        __asm__("vpbroadcastq %2, %0\n\tvpmaddwd %3, %0, %0\n\tvpaddd %0, %1, %1"
+                : "=&x"(products), "+x"(sums[c])
+                : "m"(*(const int64_t *)four), "x"(some[c]));
 }
 
-/* One after another, where gcc would hold all products, and sums in memory. */
-INLINE void add_products(Short *sums, const int16_t *row, Short w)
+INLINE Whole started(const int32_t *starts)
 {
-    Short products;
-    __asm__("vpmaddwd %3, %2, %0\n\tvpaddd %0, %1, %1"
-            : "=&x"(products), "+x"(*sums)
-            : "x"(w), "m"(*(const __m256i_u *)row));
+    (void)starts;
+    return _mm256_setzero_si256();
+}
+
+/* The sums of two pieces. */
+INLINE void gather(Whole first, Whole second, double *whole, int more)
+{
+    const __m256i sums = _mm256_permute4x64_epi64(_mm256_hadd_epi32(first, second), 0xd8);
+    for (int half = 0; half < 2; half++) {
+        const __m128i four = half ? _mm256_extracti128_si256(sums, 1) : _mm256_castsi256_si128(sums);
+        double *at = whole + half * LANES / 2;
+        const __m256d some = _mm256_cvtepi32_pd(four);
+        _mm256_storeu_pd(at, more ? _mm256_add_pd(_mm256_loadu_pd(at), some) : some);
+    }
+}
+
+INLINE Short shorts(const int16_t *numbers)
+{
+    return _mm256_loadu_si256((const __m256i *)numbers);
 }
 
 /* What AVX512-BF16 does, the second of each pair first. */
@@ -168,16 +239,6 @@ INLINE __m256 of_first(Both sums)
 INLINE __m256 of_second(Both sums)
 {
     return sums.two;
-}
-
-INLINE Short added(Short a, Short b)
-{
-    return _mm256_add_epi32(a, b);
-}
-
-INLINE __m256i folded(Short sums)
-{
-    return sums;
 }
 
 INLINE __m256 folded_floats(Sums sums)
