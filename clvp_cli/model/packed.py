@@ -191,11 +191,10 @@ def pack_decoder(decoder: CodeDecoder, kind: Kind, dtype: torch.dtype = torch.fl
     _replace_each(stack.layers, lambda layer: PackedDecoderLayer(cast(ClvpDecoderLayer, layer), act, kind, dtype))
     _widen_table(stack.input_embeds_layer, rounds=kind == "int8")
     head = decoder.lm_head
-    outer: Kind = "packed" if kind in ("int8", "int4") else kind
-    if kind == "int8":
+    if kind in ("int8", "int4"):
         decoder.lm_head = HalfHead(head.weight, head.bias)  # type: ignore[assignment]
     else:
-        decoder.lm_head = product(outer, dtype, head.weight, head.bias)  # type: ignore[assignment]
+        decoder.lm_head = product(kind, dtype, head.weight, head.bias)  # type: ignore[assignment]
     for part in (stack.input_embeds_layer, stack.position_embeds_layer, stack.layer_norm, decoder.final_norm):
         _owned(part, dtype)
     return decoder

@@ -12,6 +12,7 @@ tests/test_model_packed.py holds them to it.
 
 from __future__ import annotations
 
+import platform
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -36,6 +37,7 @@ LARGEST_HALF = torch.finfo(torch.float16).max
 DIGIT, BASE = 64, 128  # the largest digit of an activation, and what the higher one counts
 FLATTEST = 10  # a column is made at most 2 to this times as large, or as small
 ROWS_HINT = 16  # for how many rows oneDNN lays a weight out; any number can be multiplied
+X86 = ("x86_64", "AMD64")
 AT_ONCE = 2**17  # numbers of a weight that are rounded at once
 INT4_GROUP = 128  # inputs that share a scale and a zero
 
@@ -321,8 +323,12 @@ def can_pack(device: torch.device) -> bool:
 
 
 def can_pack_halves() -> bool:
-    """Whether oneDNN multiplies bfloat16 on this processor."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether oneDNN multiplies bfloat16 on this processor, by its own instructions.
+
+    With AVX512 alone it imitates them, slowly, and a row's bits follow from how many are beside it.
+    """
+    able = platform.machine() not in X86 or has_tiles() or processor_has("avx512_bf16", unsure=True)
+    return able and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def has_tiles() -> bool:
