@@ -81,7 +81,7 @@ def described(library: ctypes.CDLL, weight: Tensor, scale: Tensor | None, bias: 
     starts = None
     if weight.dtype == torch.int8:
         block = library.clvp_block()
-        blocks = F.pad(weight, (0, 0, 0, -outputs % block)).view(torch.int32).unflatten(0, (-1, block))
+        blocks = F.pad(weight, (0, 0, 0, -outputs % block)).view(torch.int32).view(-1, block, inputs // 4)
         starts = blocks.view(torch.int8).sum(-1, dtype=torch.int32).mul_(-64)
         weight = blocks.transpose(1, 2).contiguous()
     kept = weight, scale, bias, starts
