@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from training_runs import write_sound
 
 from clvp_cli.errors import InputError
 from clvp_cli.training.augment import augment, stretch_time, warp_bands
 from clvp_cli.training.config import AugmentConfig
 from clvp_cli.training.data import ArrayCache, Draw, read_manifest
+from clvp_cli.training.features import Features
 from clvp_cli.training.negatives import KINDS, damage
 
 
@@ -109,3 +115,87 @@ def test_augmentation_keeps_shapes_and_floor() -> None:
         assert voice.shape == mel.shape
         assert min(target.min(), heard.min(), voice.min()) >= np.log(1e-5) - 1e-4
         assert {array.dtype for array in (target, heard, voice)} == {np.dtype(np.float32)}
+
+
+def fill_at_once(directory: Path, keys: list[str], ready: Any) -> None:
+    """What each of two processes does: open the cache, wait for the other one, fill."""
+    cache = ArrayCache(directory, "x", "int32", 2)
+    ready.wait(20)
+
+    def make(key: str) -> np.ndarray:
+        time.sleep(0.001)
+        return np.full((int(key) % 7 + 1, 2), int(key))
+
+    cache.fill(keys, make, lambda n, of: None)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_two_runs_fill_a_cache_at_once(tmp_path: Path) -> None:
+    """Both opened it empty; afterwards it holds the right rows of every key, none computed twice."""
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Barrier(2)
+    wanted = [[str(i) for i in range(60)], [str(i) for i in range(30, 90)]]
+    runs = [fork.Process(target=fill_at_once, args=(tmp_path, keys, ready)) for keys in wanted]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(20)
+        assert run.exitcode == 0
+    cache = ArrayCache(tmp_path, "x", "int32", 2)
+    for i in range(90):
+        assert cache.read(str(i)).tolist() == [[i, i]] * (i % 7 + 1)
+    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 90
+
+
+def test_a_cache_makes_anew_what_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Under another stamp a key is computed again, with a notice; without a stamp, its file gone, it stays."""
+
+    def fill(rows: int, stamps: dict[str, str]) -> list[int]:
+        cache = ArrayCache(tmp_path, "x", "int32", 1)
+        cache.fill(["a", "b"], lambda key: np.full((rows, 1), rows), lambda n, of: None, stamps)
+        return [cache.rows(key) for key in ("a", "b")]
+
+    assert fill(3, {"a": "1", "b": "1"}) == [3, 3]
+    assert fill(4, {"a": "1"}) == [3, 3]
+    assert not caplog.records
+    assert fill(2, {"a": "2", "b": "1"}) == [2, 3]
+    assert "1 of 2 made again" in caplog.text
+    assert ArrayCache(tmp_path, "x", "int32", 1).read("a").tolist() == [[2], [2]]
+
+
+@pytest.mark.parametrize(
+    "damage_of",
+    [
+        lambda index, data: index.write_bytes(b"{]\n"),
+        lambda index, data: index.write_bytes(b"\xff\xfe\n" + index.read_bytes()),
+        lambda index, data: index.write_bytes(b"[3]\n"),
+        lambda index, data: index.write_bytes(b'{"key": "a", "start": 0, "rows": "2"}\n'),
+        lambda index, data: index.write_bytes(b'{"key": "a", "start": 0, "rows": -2}\n'),
+        lambda index, data: index.write_bytes(2 * index.read_bytes()),  # as two runs at once once wrote it
+        lambda index, data: index.write_bytes(b"[" * 100_000 + b"\n"),
+        lambda index, data: data.write_bytes(data.read_bytes()[:-1]),
+        lambda index, data: data.unlink(),
+    ],
+)
+def test_a_damaged_cache_is_named(tmp_path: Path, damage_of: Any) -> None:
+    """The error says which files to remove; nothing is read from it."""
+    ArrayCache(tmp_path, "x", "int32", 2).fill(["a"], lambda key: np.ones((2, 2)), lambda n, of: None)
+    damage_of(tmp_path / "x.jsonl", tmp_path / "x.int32")
+    with pytest.raises(InputError, match="a damaged cache") as caught:
+        ArrayCache(tmp_path, "x", "int32", 2)
+    assert f"remove {tmp_path / 'x.int32'} and {tmp_path / 'x.jsonl'}" in (caught.value.hint or "")
+
+
+def test_a_replaced_sound_gets_new_mels(tmp_path: Path) -> None:
+    """A file of the same name with other content, and one of the same relative name elsewhere, are other clips."""
+    rows = []
+    for folder, pitches in (("one", [1, 2]), ("two", [1, 2, 3]), ("one", [1])):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        write_sound(tmp_path / folder / "a.wav", pitches)
+        (tmp_path / folder / "m.jsonl").write_text('{"text": "a", "audio": "a.wav"}\n')
+        with contextlib.chdir(tmp_path / folder):
+            features = Features(tmp_path / "cache", lambda what, n, of: None)
+            [clip] = features.make_mels(read_manifest(Path("m.jsonl"), ids, 0.0))
+        rows.append(features.mels.rows(clip.audio))
+    assert rows[0] < rows[1]
+    assert rows[2] < rows[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import os
 from collections.abc import Hashable, Iterable, Iterator
@@ -20,6 +21,8 @@ import numpy as np
 from ..errors import InputError, OutputError
 from .atomic import DASH, atomic_write, translated
 from .streams import byte_lines, decode_line, open_input, shown, stdout_writer
+
+log = logging.getLogger("clvp")
 
 MAX_DEPTH = 64  # of nesting: a record of ours has 3
 ONE_A_LINE = "one JSON object a line is expected; jq -c . makes such lines"
@@ -104,7 +107,7 @@ class JsonlAppender:
         with translated(self.path):
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _lock(self._descriptor, self.path)
+            lock(self._descriptor, self.path)
             self._take_up()
         except BaseException:
             self._close()
@@ -174,15 +177,22 @@ def _whole(descriptor: int) -> bytes:
     return b"".join(chunks)
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def lock(descriptor: int, path: Path, *, wait: bool = False) -> None:
+    """Keep an open file from other runs until it is closed; `wait` for one that has it, or raise OutputError.
+
+    Nothing happens where the system or the file system has no advisory locks.
+    """
     try:
         import fcntl
-    except ImportError:  # a system without advisory locks
+    except ImportError:
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise OutputError(f"{path}: another run is writing it", "wait for it, or name another output file") from None
+        if not wait:
+            raise OutputError(f"{path}: another run is writing it", "wait for it, or name another output") from None
+        log.warning("%s: another run is writing it: waiting", path)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError:  # a file system without locks
         return
 

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
+import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..io.jsonl import read_jsonl
+from ..io.atomic import translated
+from ..io.jsonl import lock, read_jsonl
 from .phones import Words, read_phones
 
+log = logging.getLogger("clvp")
 FRAMES_A_SECOND = 22050 / 256
 Floats = NDArray[np.float32]
 
@@ -38,11 +44,6 @@ class Clip:
     ids: tuple[int, ...]
     phones: Words = ()  # word by word, where the manifest tells
 
-    @property
-    def key(self) -> str:
-        """What the caches know it by."""
-        return self.audio
-
 
 def read_manifest(path: Path, encode: Callable[[str], Sequence[int]], held_out: float) -> list[Clip]:
     """Read a JSONL or TSV manifest; audio paths are relative to it.
@@ -54,6 +55,7 @@ def read_manifest(path: Path, encode: Callable[[str], Sequence[int]], held_out: 
         InputError: no such file, or a line without text, or with neither audio nor codes; it names the line.
     """
     clips = []
+    folder = path.parent.resolve()  # caches that several projects share know a clip by its whole path
     for number, row in _rows(path):
         where = f"{path}: line {number}"
         text, audio, codes = row.get("text"), row.get("audio") or row.get("file"), row.get("codes")
@@ -62,9 +64,9 @@ def read_manifest(path: Path, encode: Callable[[str], Sequence[int]], held_out: 
         if not audio and not codes:
             raise InputError(f"{where} has neither audio nor codes", "name a sound file, or give a list of codes")
         spoken = _codes(codes, where)
-        name = str(path.parent / str(audio)) if audio else ""
+        name = str(folder / str(audio)) if audio else ""
         split = row.get("split")
-        kept_back = _chance(name or text) < held_out if split is None else split != "train"
+        kept_back = _chance(str(audio) if audio else text) < held_out if split is None else split != "train"
         speaker, source = str(row.get("speaker") or "unknown"), str(row.get("source") or "")
         ids, phones = tuple(int(i) for i in encode(text)), read_phones(str(row.get("phones") or ""))
         clips.append(Clip(text, speaker, name, spoken, source, kept_back, ids, phones))
@@ -106,49 +108,98 @@ def _chance(name: str) -> float:
 class ArrayCache:
     """Arrays of one row width, appended to one flat file beside an index of JSON lines; reads are memory-mapped.
 
-    The index line is written after the data, so a run that is killed leaves only whole entries.
+    The index line is written after the data, so a run that is killed leaves only whole entries. Runs that share a cache
+    fill it one after another, the index locked and read anew. An entry is superseded by a later one of its key.
+
+    Raises:
+        InputError: the index is damaged, or tells of more than the data hold.
+        OutputError: the directory cannot be made, or the disk is full.
     """
 
     def __init__(self, directory: Path, name: str, dtype: str, width: int) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        with translated(directory):
+            directory.mkdir(parents=True, exist_ok=True)
         self.data, self.index = directory / f"{name}.{dtype}", directory / f"{name}.jsonl"
         self.dtype, self.width = np.dtype(dtype), width
-        self.places: dict[str, tuple[int, int]] = {}
-        if self.index.is_file():
-            whole, end, torn = self.index.read_bytes().rpartition(b"\n")
-            if torn:  # a run that was killed in the middle of a line
-                with self.index.open("r+b") as file:
-                    file.truncate(len(whole + end))
-            for line in whole.splitlines():
-                entry = json.loads(line)
-                self.places[entry["key"]] = (entry["start"], entry["rows"])
+        self._read_index()
+
+    def _read_index(self) -> int:
+        """Take up what is there; returns the length of the index in bytes, less a last line that was cut short."""
+        self.places: dict[str, tuple[int, int]] = {}  # start, rows
+        self.stamps: dict[str, str | None] = {}
+        self.end = 0  # rows of data
         self._map: NDArray[Any] | None = None
+        whole, end, _ = (self.index.read_bytes() if self.index.is_file() else b"").rpartition(b"\n")
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                key, start, rows, stamp = (entry.get(name) for name in ("key", "start", "rows", "stamp"))
+                if not (type(key) is str and type(start) is type(rows) is int and start == self.end and rows >= 0):
+                    raise ValueError  # those that do not follow one another were written by two runs at once
+            except (ValueError, AttributeError, RecursionError):
+                raise self._damaged(f"line {number} of {self.index.name}") from None
+            self.places[key], self.stamps[key] = (start, rows), stamp
+            self.end += rows
+        if self.end * self.width * self.dtype.itemsize > (self.data.stat().st_size if self.data.is_file() else 0):
+            raise self._damaged(f"{self.data.name} is shorter than {self.index.name} tells")
+        return len(whole + end)
+
+    def _damaged(self, what: str) -> InputError:
+        names = f"{self.data} and {self.index}"
+        return InputError(f"{self.data.parent}: a damaged cache: {what}", f"remove {names}: they are made again")
 
     def fill(
-        self, keys: Sequence[str], make: Callable[[str], NDArray[Any] | None], note: Callable[[int, int], None]
+        self,
+        keys: Sequence[str],
+        make: Callable[[str], NDArray[Any] | None],
+        note: Callable[[int, int], None],
+        stamps: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Compute what is missing. `make` gives (rows, width), or None to leave a key out; `note` hears how far."""
-        missing = [key for key in dict.fromkeys(keys) if key not in self.places]
-        if not missing:
+        """Compute what is missing.
+
+        Args:
+            make: gives (rows, width), or None to leave a key out.
+            note: hears how far.
+            stamps: of keys: what was kept under another stamp is computed again.
+        """
+        if not self._missing(keys, stamps):
             return
-        rows = max((start + length for start, length in self.places.values()), default=0)
-        with (
-            self.data.open("r+b" if self.data.exists() else "wb") as data,
-            self.index.open("a", encoding="utf-8") as index,
-        ):
-            data.seek(rows * self.width * self.dtype.itemsize)
-            for number, key in enumerate(missing):
-                array = make(key)
-                note(number + 1, len(missing))
-                if array is None:
-                    continue
-                data.write(np.ascontiguousarray(array, dtype=self.dtype).tobytes())
-                data.flush()
-                index.write(json.dumps({"key": key, "start": rows, "rows": len(array)}) + "\n")
-                index.flush()
-                self.places[key] = (rows, len(array))
-                rows += len(array)
-            data.truncate()
+        with translated(self.index):
+            index = self.index.open("ab", buffering=0)
+        with index:
+            lock(index.fileno(), self.index, wait=True)
+            whole = self._read_index()  # another run may have filled it meanwhile
+            missing = self._missing(keys, stamps)
+            changed = sum(key in self.places for key in missing)
+            if changed:
+                log.warning("%s: %d of %d made again: what they were made from changed", self.index, changed, len(keys))
+            with translated(self.data):
+                index.truncate(whole)
+                data = self.data.open("r+b" if self.data.exists() else "w+b", buffering=0)
+            with data:
+                data.truncate(self.end * self.width * self.dtype.itemsize)
+                data.seek(0, os.SEEK_END)
+                for number, key in enumerate(missing, start=1):
+                    array = make(key)
+                    note(number, len(missing))
+                    if array is None:
+                        self.places.pop(key, None)
+                    else:
+                        self._append(key, array, stamps.get(key), data, index)
+
+    def _missing(self, keys: Sequence[str], stamps: Mapping[str, str]) -> list[str]:
+        there = ((key, self.stamps.get(key)) for key in dict.fromkeys(keys))
+        return [key for key, stamp in there if key not in self.places or stamps.get(key, stamp) != stamp]
+
+    def _append(self, key: str, array: NDArray[Any], stamp: str | None, data: RawIOBase, index: RawIOBase) -> None:
+        entry = {"key": key, "start": self.end, "rows": len(array), "stamp": stamp}
+        content = np.ascontiguousarray(array, dtype=self.dtype).tobytes()
+        for path, file, rest in ((self.data, data, content), (self.index, index, f"{json.dumps(entry)}\n".encode())):
+            with translated(path):
+                while rest:  # a raw file may take less than it is given
+                    rest = rest[file.write(rest) :]
+        self.places[key], self.stamps[key] = (self.end, len(array)), stamp
+        self.end += len(array)
         self._map = None
 
     def __contains__(self, key: str) -> bool:
@@ -161,7 +212,7 @@ class ArrayCache:
     def read(self, key: str, first: int = 0, count: int | None = None) -> NDArray[Any]:
         """(rows, width), or a part of them."""
         if self._map is None:
-            self._map = np.memmap(self.data, dtype=self.dtype, mode="r").reshape(-1, self.width)
+            self._map = np.memmap(self.data, dtype=self.dtype, mode="r", shape=(self.end, self.width))
         start, rows = self.places[key]
         stop = rows if count is None else min(rows, first + count)
         return np.asarray(self._map[start + first : start + stop])

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,8 @@ class Features:
 
     def make_mels(self, clips: Sequence[Clip]) -> list[Clip]:
         """Compute missing mels; returns the clips whose audio could be read (or that have none), the others noticed."""
-        self.mels.fill([c.audio for c in clips if c.audio], self._mel, lambda n, of: self.note("mels", n, of))
+        audio = [clip.audio for clip in clips if clip.audio]
+        self.mels.fill(audio, self._mel, lambda n, of: self.note("mels", n, of), stamps_of(audio))
         return [clip for clip in clips if not clip.audio or clip.audio in self.mels]
 
     def make_codes(self, clips: Sequence[Clip], codec: Codec | None, name: str, variants: int = 1) -> list[Clip]:
@@ -70,8 +72,10 @@ class Features:
             )
         there = self.make_mels(from_audio)
         cache = self._codes = ArrayCache(self.directory, f"codes-{name}", "int32", 1)
+        known = stamps_of([clip.audio for clip in there])
         keys = [f"{variant}:{clip.audio}" for clip in there for variant in range(variants)]
-        cache.fill(keys, lambda key: self._encode(codec, key), lambda n, of: self.note("codes", n, of))
+        stamps = {key: known[audio] for key in keys if (audio := key.partition(":")[2]) in known}
+        cache.fill(keys, lambda key: self._encode(codec, key), lambda n, of: self.note("codes", n, of), stamps)
         return [clip for clip in clips if clip.codes or f"0:{clip.audio}" in cache]
 
     def make_places(self, clips: Sequence[Clip], recogniser: PhoneRecogniser, name: str) -> None:
@@ -80,22 +84,24 @@ class Features:
         Args:
             name: of the recogniser, so that another one gets a cache of its own.
         """
-        phones = {clip.audio: flat(clip.phones) for clip in clips if clip.audio}
+        laid = {place_key(clip): clip for clip in clips if clip.audio and clip.phones}
+        known = stamps_of([clip.audio for clip in laid.values()])
+        stamps = {key: known[clip.audio] for key, clip in laid.items() if clip.audio in known}
         cache = self._places = ArrayCache(self.directory, f"phones-{name}", "int16", 1)
 
         def place(key: str) -> NDArray[np.int16] | None:
-            mel = self.plain(key)
-            found = lay(recogniser.hear(mel), phones[key], mel)
+            mel = self.plain(laid[key].audio)
+            found = lay(recogniser.hear(mel), flat(laid[key].phones), mel)
             return None if found is None else found[:, None]
 
-        cache.fill([key for key, said in phones.items() if said], place, lambda n, of: self.note("phones", n, of))
+        cache.fill(list(laid), place, lambda n, of: self.note("phones", n, of), stamps)
 
     def places(self, clip: Clip, first: int = 0, count: int | None = None) -> Places | None:
         """The number of the phone in each slot of two frames (T,), or in a part of them, −1 in silence; None where it
         is not known."""
-        if self._places is None or clip.audio not in self._places:
+        if self._places is None or place_key(clip) not in self._places:
             return None
-        return self._places.read(clip.audio, first, count)[:, 0].copy()
+        return self._places.read(place_key(clip), first, count)[:, 0].copy()
 
     def labels(self, clip: Clip, first: int = 0, count: int | None = None) -> Labels | None:
         """The class of the phone in each slot (T,), or in a part of them; None where it is not known."""
@@ -149,6 +155,22 @@ class Features:
         mel = self.mel(clip.audio, 0, frames)
         silence = (np.log(1e-5) / self.norms).astype(np.float32)[:, None]
         return np.concatenate([mel, np.repeat(silence, frames - mel.shape[1], axis=1)], axis=1)
+
+
+def place_key(clip: Clip) -> str:
+    """What the cache of laid phones knows a clip by: its audio, and what is said in it."""
+    return f"{zlib.crc32(bytes(flat(clip.phones)))}:{clip.audio}"
+
+
+def stamps_of(audio: Iterable[str]) -> dict[str, str]:
+    """Path → size and time of the last change, by which a file that was replaced is told; files that are there alone:
+    what was kept of others stays."""
+    found = {}
+    for path in dict.fromkeys(audio):
+        with suppress(OSError, ValueError):
+            status = Path(path).stat()
+            found[path] = f"{status.st_size}-{status.st_mtime_ns}"
+    return found
 
 
 def partners(clips: Sequence[Clip]) -> list[list[int]]:
