@@ -16,7 +16,7 @@ import torch
 from training_runs import SIZES, read_log, write_config, write_corpus
 
 from clvp_cli.checkpoints.load import open_checkpoint
-from clvp_cli.errors import CheckpointError, OutputError, UsageError
+from clvp_cli.errors import CheckpointError, InputError, OutputError, UsageError
 from clvp_cli.training.clvp import PairTask
 from clvp_cli.training.train import train
 
@@ -207,6 +207,48 @@ def test_an_earlier_run_is_not_overwritten(codes: Path, tmp_path: Path) -> None:
     state.write_bytes(state.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="cannot be resumed"):
         train("clvp", config, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "loss.png", "model"])
+def test_what_no_run_wrote_is_not_replaced(name: str, codes: Path, tmp_path: Path) -> None:
+    """A log, a picture or a model in the directory, and no state: refused before anything is made, and left alone."""
+    mine = tmp_path / "run" / name / "config.json" if name == "model" else tmp_path / "run" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(OutputError, match=f"holds {name}") as caught:
+        train("clvp", write_config(tmp_path / "c.yaml", codes), tmp_path / "run", resume=name == "model")
+    assert f"move {name} away" in (caught.value.hint or "")
+    assert mine.read_text() == "mine" and len(list((tmp_path / "run").iterdir())) == 1
+
+
+def test_a_run_that_failed_at_once_may_begin_anew(codes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure in the first step leaves nothing to go on with; one before the first save leaves a state to resume."""
+    config = write_config(tmp_path / "c.yaml", codes, loop={"save_every": 100})
+    train("clvp", config, tmp_path / "whole")
+    loss, failing = PairTask.loss, [0, 4]
+
+    def fails(self: PairTask, step: int) -> Any:
+        if failing and step == failing[0]:
+            raise InputError(f"step {failing.pop(0)}")
+        return loss(self, step)
+
+    monkeypatch.setattr(PairTask, "loss", fails)
+    for message in ("step 0", "step 4"):
+        with pytest.raises(InputError, match=message):
+            train("clvp", config, tmp_path / "run")
+    train("clvp", config, tmp_path / "run", resume=True)
+    assert read_log(tmp_path / "run") == read_log(tmp_path / "whole")
+
+
+def test_two_runs_do_not_share_a_directory(codes: Path, tmp_path: Path) -> None:
+    """The second one is told so, with --resume too."""
+    config = write_config(tmp_path / "c.yaml", codes, loop={"steps": 2})
+
+    def second(row: Any) -> None:
+        with pytest.raises(OutputError, match="another run is writing"):
+            train("clvp", config, tmp_path / "run", resume=True)
+
+    assert train("clvp", config, tmp_path / "run", report=second)["steps"] == 2
 
 
 def test_an_unknown_task_is_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -21,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, InputError, OutputError
-from ..io.atomic import atomic_write
+from ..io.atomic import atomic_write, translated
+from ..io.jsonl import lock
 from ..model.precision import multiplies_halves
 from .config import LoopConfig, OptimConfig
 from .muon import Muon
@@ -63,16 +65,48 @@ class Progress:
     evaluated: int = 0  # the last step that was
 
 
-def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, resume: bool, report: Report) -> Progress:
-    """Train `task` to loop.steps, or until it stops getting better; `out` gets state.pt, log.jsonl, loss.png, model/.
+@contextmanager
+def claimed(out: Path, resume: bool) -> Iterator[None]:
+    """Make a run's directory where it is missing, and keep it from other runs meanwhile.
 
     Raises:
-        OutputError: `out` holds another run and `resume` is not given, or cannot be written.
+        OutputError: it holds another run and `resume` is not given, or files that no run here can have written (a run
+            begins with its state), or another process trains there, or it cannot be made.
+    """
+    with translated(out):
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out, os.O_RDONLY) if os.name == "posix" else None
+    try:
+        if descriptor is not None:
+            lock(descriptor, out)
+        if (out / STATE).is_file():
+            if not resume:
+                raise OutputError(
+                    f"{out}: a run is there already", "go on with it with --resume, or name another directory"
+                )
+        elif there := [n for n in (LOG, PLOT, MODEL) if (out / n).exists() and (out / n).stat().st_size]:
+            raise OutputError(
+                f"{out}: holds {there[0]}, and no {STATE} of a run to go on with",
+                f"move {there[0]} away, or name another directory",
+            )
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, report: Report) -> Progress:
+    """Train `task` to loop.steps, or until it stops getting better; `out` gets state.pt, log.jsonl, loss.png, model/.
+
+    A state in `out`, which the caller has `claimed`, is taken up.
+
+    Raises:
+        OutputError: `out` cannot be written.
         CheckpointError: the state to resume from is of another model.
         InputError: the loss is no longer a number.
     """
     optimizers = make_optimizers(task.module, optim)
-    progress = _begin(task, optimizers, out, resume)
+    progress = _begin(task, optimizers, out)
     started = time.monotonic()
     with (out / LOG).open("a", encoding="utf-8") as log:
 
@@ -100,6 +134,8 @@ def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, resume: 
         finally:
             if whole:
                 save_state(task, optimizers, progress, out)  # also after Ctrl-C
+            elif not progress.step and not (out / MODEL).exists():
+                (out / STATE).unlink(missing_ok=True)  # nothing to go on with: another try may begin anew
     if loop.plot:
         plot_losses(out / LOG, out / PLOT)
     return progress
@@ -212,21 +248,13 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: round(float(value), 5) for name, value in figures.items()}
 
 
-def _begin(task: Task, optimizers: Sequence[torch.optim.Optimizer], out: Path, resume: bool) -> Progress:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{out}: cannot be made: {error.strerror or error}", "name another directory with -o"
-        ) from None
-    there = (out / STATE).is_file()
-    if there and not resume:
-        raise OutputError(f"{out}: a run is there already", "go on with it with --resume, or name another directory")
-    if not there:
-        (out / LOG).unlink(missing_ok=True)
-        return Progress()
-    progress = load_state(task, optimizers, out)
-    _cut_log(out / LOG, progress)
+def _begin(task: Task, optimizers: Sequence[torch.optim.Optimizer], out: Path) -> Progress:
+    if (out / STATE).is_file():
+        progress = load_state(task, optimizers, out)
+        _cut_log(out / LOG, progress)
+    else:
+        progress = Progress()
+        save_state(task, optimizers, progress, out)  # whatever happens from here on, the directory is a run's
     return progress
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from ..errors import CheckpointError, UsageError
 from ..locate import model_path
 from .config import load_train_config
-from .loop import MODEL, Progress, Report, Task, run
+from .loop import MODEL, Progress, Report, Task, claimed, run
 from .workshop import Workshop
 
 TaskName = Literal["codec", "decoder", "clvp", "alignment", "phones"]
@@ -51,8 +51,9 @@ def train(
     if base is not None and not base.is_dir():
         raise CheckpointError(f"{model}: no directory", "training starts from a model directory (clvp model convert)")
     config = load_train_config(config_path)
-    workshop = Workshop(config, base, out, note or (lambda what, done, of: None))
-    progress = run(make_task(task, workshop), config.loop, config.optim, out, resume=resume, report=report or _ignore)
+    with claimed(out, resume):
+        workshop = Workshop(config, base, out, note or (lambda what, done, of: None))
+        progress = run(make_task(task, workshop), config.loop, config.optim, out, report=report or _ignore)
     return {"task": task, **_figures(progress), "model": str(out / MODEL)}
 
 
