@@ -251,6 +251,47 @@ def test_two_runs_do_not_share_a_directory(codes: Path, tmp_path: Path) -> None:
     assert train("clvp", config, tmp_path / "run", report=second)["steps"] == 2
 
 
+@pytest.mark.parametrize(
+    "content", [b"hello", b"", b"PK\x03\x04", b"\x80\x02cos\nsystem\n."], ids=["text", "empty", "cut", "unsafe"]
+)
+def test_what_is_no_state_is_not_resumed(content: bytes, codes: Path, tmp_path: Path) -> None:
+    """Whatever lies there as state.pt, an error of one line names it and nothing in it is run."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "state.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"state\.pt: cannot be resumed"):
+        train("clvp", write_config(tmp_path / "c.yaml", codes), tmp_path / "run", resume=True)
+
+
+def test_a_log_that_is_none_is_named(codes: Path, tmp_path: Path) -> None:
+    """A run is not resumed onto lines that it cannot have written; they stay."""
+    config = write_config(tmp_path / "c.yaml", codes, loop={"steps": 1})
+    train("clvp", config, tmp_path / "run")
+    (tmp_path / "run" / "log.jsonl").write_bytes(b'{"a": 3}\n')
+    with pytest.raises(InputError, match=r"log\.jsonl: no log of a run"):
+        train("clvp", config, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == b'{"a": 3}\n'
+
+
+def test_a_full_disk_leaves_the_state_before(codes: Path, tmp_path: Path) -> None:
+    """torch.save tells of it in its own way; the error names the file, and the earlier state resumes the run."""
+    resource = pytest.importorskip("resource")
+    config = write_config(tmp_path / "c.yaml", codes, loop={"steps": 2})
+    train("clvp", config, tmp_path / "run")
+    before = (tmp_path / "run" / "state.pt").read_bytes()
+    config = write_config(tmp_path / "c.yaml", codes, loop={"steps": 4})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+        with pytest.raises(OutputError, match=r"state\.pt: the limit on file sizes is reached"):
+            train("clvp", config, tmp_path / "run", resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "run" / "state.pt").read_bytes() == before
+    assert train("clvp", config, tmp_path / "run", resume=True)["steps"] == 4
+
+
 def test_an_unknown_task_is_named(tmp_path: Path) -> None:
     """The tasks there are, in the hint."""
     with pytest.raises(UsageError) as caught:

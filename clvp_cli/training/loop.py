@@ -8,28 +8,22 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, InputError, OutputError
-from ..io.atomic import atomic_write, translated
-from ..io.jsonl import lock
+from ..errors import InputError
+from ..io.atomic import translated
 from ..model.precision import multiplies_halves
 from .config import LoopConfig, OptimConfig
 from .muon import Muon
 from .plot import plot_losses
+from .state import LOG, MODEL, PLOT, STATE, Progress, begin, device_of, save_state, undisturbed
 
-STATE, LOG, PLOT, MODEL = "state.pt", "log.jsonl", "loss.png", "model"
 Report = Callable[[Mapping[str, Any]], None]
 
 
@@ -55,46 +49,6 @@ class Task(Protocol):
         ...
 
 
-@dataclass
-class Progress:
-    """Where a run is."""
-
-    step: int = 0
-    best: float = math.inf
-    stale: int = 0  # evaluations since the best
-    evaluated: int = 0  # the last step that was
-
-
-@contextmanager
-def claimed(out: Path, resume: bool) -> Iterator[None]:
-    """Make a run's directory where it is missing, and keep it from other runs meanwhile.
-
-    Raises:
-        OutputError: it holds another run and `resume` is not given, or files that no run here can have written (a run
-            begins with its state), or another process trains there, or it cannot be made.
-    """
-    with translated(out):
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out, os.O_RDONLY) if os.name == "posix" else None
-    try:
-        if descriptor is not None:
-            lock(descriptor, out)
-        if (out / STATE).is_file():
-            if not resume:
-                raise OutputError(
-                    f"{out}: a run is there already", "go on with it with --resume, or name another directory"
-                )
-        elif there := [n for n in (LOG, PLOT, MODEL) if (out / n).exists() and (out / n).stat().st_size]:
-            raise OutputError(
-                f"{out}: holds {there[0]}, and no {STATE} of a run to go on with",
-                f"move {there[0]} away, or name another directory",
-            )
-        yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
 def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, report: Report) -> Progress:
     """Train `task` to loop.steps, or until it stops getting better; `out` gets state.pt, log.jsonl, loss.png, model/.
 
@@ -106,13 +60,15 @@ def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, report: 
         InputError: the loss is no longer a number.
     """
     optimizers = make_optimizers(task.module, optim)
-    progress = _begin(task, optimizers, out)
+    progress = begin(task.module, optimizers, out)
     started = time.monotonic()
-    with (out / LOG).open("a", encoding="utf-8") as log:
+    with translated(out / LOG):
+        file = (out / LOG).open("ab", buffering=0)
+    with file as log:
 
         def note(row: dict[str, Any]) -> None:
-            log.write(json.dumps(row) + "\n")
-            log.flush()
+            with translated(out / LOG):
+                log.write(json.dumps(row).encode() + b"\n")
             report({**row, "steps": loop.steps})
 
         whole = True  # whether the weights and buffers are those between two steps
@@ -122,7 +78,7 @@ def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, report: 
                 if progress.evaluated < progress.step and (progress.step % loop.evaluate_every == 0 or last):
                     _evaluate(task, loop, out, progress, note)
                 if progress.step and progress.step % loop.save_every == 0:
-                    save_state(task, optimizers, progress, out)
+                    save_state(task.module, optimizers, progress, out)
                 if progress.step >= loop.steps or (loop.patience and progress.stale >= loop.patience):
                     break
                 with undisturbed():
@@ -133,28 +89,12 @@ def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, report: 
                         note({"step": progress.step, **figures, "seconds": round(time.monotonic() - started, 1)})
         finally:
             if whole:
-                save_state(task, optimizers, progress, out)  # also after Ctrl-C
+                save_state(task.module, optimizers, progress, out)  # also after Ctrl-C
             elif not progress.step and not (out / MODEL).exists():
                 (out / STATE).unlink(missing_ok=True)  # nothing to go on with: another try may begin anew
     if loop.plot:
         plot_losses(out / LOG, out / PLOT)
     return progress
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let Ctrl-C, or SIGTERM, wait for the end of what is done within; it then has its effect."""
-    came: list[int] = []
-    here = threading.current_thread() is threading.main_thread()  # others are not interrupted
-    signals = (signal.SIGINT, signal.SIGTERM) if here else ()
-    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        signal.raise_signal(came[0])
 
 
 def make_optimizers(module: nn.Module, optim: OptimConfig) -> list[torch.optim.Optimizer]:
@@ -239,57 +179,5 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=halves)
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Where a module's weights are."""
-    return next(module.parameters()).device
-
-
 def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: round(float(value), 5) for name, value in figures.items()}
-
-
-def _begin(task: Task, optimizers: Sequence[torch.optim.Optimizer], out: Path) -> Progress:
-    if (out / STATE).is_file():
-        progress = load_state(task, optimizers, out)
-        _cut_log(out / LOG, progress)
-    else:
-        progress = Progress()
-        save_state(task, optimizers, progress, out)  # whatever happens from here on, the directory is a run's
-    return progress
-
-
-def save_state(task: Task, optimizers: Sequence[torch.optim.Optimizer], progress: Progress, out: Path) -> None:
-    """Everything a later run needs, in one file that is there whole or not at all."""
-    content = {
-        "module": task.module.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-        "progress": vars(progress),
-    }
-    with atomic_write(out / STATE) as file:
-        torch.save(content, file)
-
-
-def load_state(task: Task, optimizers: Sequence[torch.optim.Optimizer], out: Path) -> Progress:
-    """Put a saved state back into the task and its optimisers."""
-    try:
-        content = torch.load(out / STATE, weights_only=True, map_location=device_of(task.module))
-        task.module.load_state_dict(content["module"])
-        for optimizer, state in zip(optimizers, content["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        done = content["progress"]
-        return Progress(**{"evaluated": done["step"], **done})  # earlier versions saved after evaluating alone
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{out / STATE}: cannot be resumed: {reason}", "was the configuration changed?") from None
-
-
-def _cut_log(path: Path, progress: Progress) -> None:
-    """Drop what was logged after the state that is resumed: those steps and evaluations come again."""
-    if not path.is_file():
-        return
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    kept = {False: progress.step, True: progress.evaluated}  # by whether a line is an evaluation's
-    with atomic_write(path, "w") as file:
-        file.writelines(
-            line + "\n" for line in lines if (row := json.loads(line))["step"] <= kept["held_out_loss" in row]
-        )

@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 from ..errors import CheckpointError, UsageError
 from ..locate import model_path
 from .config import load_train_config
-from .loop import MODEL, Progress, Report, Task, claimed, run
+from .loop import Report, Task, run
+from .state import MODEL, Progress, claimed
 from .workshop import Workshop
 
 TaskName = Literal["codec", "decoder", "clvp", "alignment", "phones"]
