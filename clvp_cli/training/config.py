@@ -138,6 +138,33 @@ class TrainConfig:
     model: Mapping[str, Any] = field(default_factory=dict)
 
 
+SHARE, COUNT = (0, 1), (1, 10**9)
+BOUNDS: dict[str, tuple[float, float]] = {  # of the others: NOT_NEGATIVE
+    "data.held_out": SHARE,
+    "data.max_seconds": (0, float("inf")),
+    "data.variants": (1, 1000),
+    "optim.final": SHARE,
+    "optim.beta1": (0, 0.999999),
+    "optim.beta2": (0, 0.999999),
+    "loop.seed": (0, 2**32 - 1),
+    **dict.fromkeys((f"loop.{name}" for name in ("steps", "batch_frames", "batch_clips", "held_out_batches")), COUNT),
+    **dict.fromkeys((f"loop.{name}" for name in ("evaluate_every", "save_every", "log_every")), COUNT),
+    "codec.decay": SHARE,
+    "codec.other_clip": SHARE,
+    "codec.crop_seconds": (0.1, 600),
+    **dict.fromkeys((f"codec.augment.{name}" for name in ("warp", "stretch", "equalise", "noise")), SHARE),
+    **dict.fromkeys((f"codec.augment.{name}" for name in ("warp_range", "stretch_range")), (0, 0.9)),
+    **dict.fromkeys((f"codec.augment.{name}" for name in ("noise_low", "noise_high")), (-100, 100)),
+    "pair.dropout": SHARE,
+    "pair.damaged": SHARE,
+    "pair.join": SHARE,
+    "decoder.other_clip": SHARE,
+    "decoder.voice_frames": (1, 100_000),
+    "decoder.dropout": SHARE,
+}
+NOT_NEGATIVE = (0, 10**9)
+
+
 def load_train_config(path: Path) -> TrainConfig:
     """Read a training YAML; paths in it are relative to it. ConfigError names a bad key, with the nearest known one."""
     import yaml
@@ -146,7 +173,7 @@ def load_train_config(path: Path) -> TrainConfig:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}", "give a YAML file that says how to train") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the last two: no such date or number, too deep
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: a mapping is expected, found {type(loaded).__name__}", "see configs/mini/")
@@ -165,22 +192,38 @@ def build(kind: type[T], values: Mapping[str, Any], origin: str, prefix: str = "
     kinds = get_type_hints(kind)
     made: dict[str, Any] = {}
     for key, value in values.items():
-        name = f"{prefix}{key}"
         if key not in kinds:
-            raise ConfigError(f"{origin}: unknown key {name!r}", _nearest(str(key), kinds, prefix))
-        inner = kinds[key]
+            raise ConfigError(f"{origin}: unknown key {f'{prefix}{key}'[:80]!r}", _nearest(str(key), kinds, prefix))
+        name, inner = f"{prefix}{key}", kinds[key]
         if dataclasses.is_dataclass(inner):
             made[key] = build(inner, _mapping(value, origin, name), origin, f"{name}.")  # type: ignore[arg-type]
         elif inner is str or not str(inner).startswith("collections.abc.Mapping"):
-            made[key] = "" if inner is str and value in (None, "") else check(name, value, inner, origin)
+            made[key] = "" if inner is str and value in (None, "") else _one(name, value, inner, origin)
+        elif "float" in str(inner):
+            made[key] = {
+                str(k): _one(f"{name}.{k}", v, float, origin) for k, v in _mapping(value, origin, name).items()
+            }
         else:
             made[key] = dict(_mapping(value, origin, name))
     return kind(**made)
 
 
-def _mapping(value: Any, origin: str, name: str) -> Mapping[str, Any]:
+def _one(name: str, value: Any, kind: Any, origin: str) -> Any:
+    """A text, number or switch of that kind, within its bounds."""
+    if not isinstance(value, str | int | float) and value is not None:
+        raise ConfigError(f"{origin}: {name} is a {type(value).__name__}", "one text or number is expected")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{origin}: {name} is too large a number")
+    found = check(name, value, kind, origin)
+    low, high = BOUNDS.get(name, NOT_NEGATIVE)
+    if isinstance(found, int | float) and not low <= found <= high:
+        raise ConfigError(f"{origin}: {name} is {found}", f"it must be from {low:g} to {high:g}")
+    return found
+
+
+def _mapping(value: Any, origin: str, name: str) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{origin}: {name}: a mapping is expected, found {value!r}")
+        raise ConfigError(f"{origin}: {name}: a mapping is expected, found {type(value).__name__}")
     return value
 
 
@@ -192,4 +235,7 @@ def _nearest(key: str, known: Mapping[str, Any], prefix: str) -> str:
 
 
 def _beside(config_path: Path, name: str) -> str:
-    return str(config_path.parent / Path(name).expanduser()) if name else ""
+    try:
+        return str(config_path.parent / Path(name).expanduser()) if name else ""
+    except RuntimeError:  # ~ of a user that is not there
+        raise ConfigError(f"{config_path}: {name}: no such home directory", "write the path out") from None
