@@ -46,6 +46,11 @@ def test_tsv_and_jsonl_say_the_same(tmp_path: Path) -> None:
         ('{"text": "hello"}', "neither audio nor codes"),
         ('{"text": "hello", "codes": [1, "x"]}', "not whole numbers"),
         ('{"text": "hello", "codes": [1, -1]}', "below 0"),
+        ('{"text": "hello", "codes": [1, 2.5]}', "not whole numbers"),
+        ('{"text": "hello", "codes": [true]}', "not whole numbers"),
+        ('{"text": "hello", "codes": {"1": 2}}', "not whole numbers"),
+        ('{"text": "hello", "codes": " "}', "neither audio nor codes"),
+        ('{"text": "hello", "audio": ["a.wav"]}', "line 1: audio is no file name"),
         ("{", "m.jsonl"),
         ("", "no clips"),
     ],
@@ -55,6 +60,55 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "m.jsonl").write_text(line + "\n")
     with pytest.raises(InputError, match=message):
         read_manifest(tmp_path / "m.jsonl", ids, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'text\taudio\n"hello\ta.wav\nbye\tb.wav\nyes"\tc.wav\n', "line 4: a quoted field that began lines before"),
+        (b"text\taudio\nhello\ta.wav\tann\n", "line 2 has more columns"),
+        (b"text\taudio\nhello\n", "line 2 has neither audio nor codes"),
+        (b"text\taudio\n\ncaf\xe9\ta.wav\n", "line 3 is not UTF-8"),
+        ("text\taudio\n".encode("utf-16"), "line 1 is UTF-16"),
+        (b"text\taudio\n" + 200_000 * b"a", "line 2: not readable as TSV: field larger"),
+        (b"text\taudio\n", "no clips"),
+    ],
+)
+def test_a_bad_line_of_a_table_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    """No clip is swallowed by a stray quote, and none is read from a column too many."""
+    (tmp_path / "m.tsv").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_manifest(tmp_path / "m.tsv", ids, 0.0)
+
+
+def test_a_table_of_excels_is_read(tmp_path: Path) -> None:
+    """A byte order mark, CRLF, and quotes around a field with quotes in it."""
+    (tmp_path / "m.tsv").write_bytes(b'\xef\xbb\xbftext\taudio\r\n"say ""hello"""\ta.wav\r\n')
+    [clip] = read_manifest(tmp_path / "m.tsv", ids, 0.0)
+    assert (clip.text, clip.audio) == ('say "hello"', str(tmp_path / "a.wav"))
+
+
+@pytest.mark.parametrize("name", ["m.tsv", "m.jsonl"])
+def test_a_manifest_that_is_none_is_named(tmp_path: Path, name: str) -> None:
+    """Missing, or a directory."""
+    with pytest.raises(InputError, match="no such file"):
+        read_manifest(tmp_path / name, ids, 0.0)
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match="is a directory"):
+        read_manifest(tmp_path / name, ids, 0.0)
+
+
+def test_the_held_out_share_is_the_same_from_everywhere(tmp_path: Path) -> None:
+    """Which clips are kept back follows from what the manifest says, not from where it lies or is read."""
+    kept = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "m.jsonl").write_text("".join(f'{{"text": "a", "audio": "{i}.wav"}}\n' for i in range(50)))
+        for name in (tmp_path / folder / "m.jsonl", Path("m.jsonl")):
+            with contextlib.chdir(tmp_path / folder):
+                kept.append([clip.held_out for clip in read_manifest(name, ids, 0.3)])
+    assert all(one == kept[0] for one in kept)
+    assert 0 < sum(kept[0]) < 50
 
 
 def test_a_cache_takes_up_what_a_killed_run_left(tmp_path: Path) -> None:

@@ -292,6 +292,28 @@ def test_a_full_disk_leaves_the_state_before(codes: Path, tmp_path: Path) -> Non
     assert train("clvp", config, tmp_path / "run", resume=True)["steps"] == 4
 
 
+def test_clips_without_sound_are_left_out_and_counted(
+    sounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Missing, empty and no sound at all: each is named, then how many; where none is left, that is said."""
+    lines = [json.loads(line) for line in sounds.read_text().splitlines()]
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("hello")
+    (tmp_path / "folder").mkdir()
+    for number, name in enumerate(["gone.wav", "empty.wav", "text.wav", "folder"]):
+        lines[number]["audio"] = name
+    for line in lines[4:]:
+        line["audio"] = str(sounds.parent / line["audio"])
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = write_config(tmp_path / "c.yaml", manifest, loop={"steps": 1, "batch_frames": 400})
+    assert train("phones", config, tmp_path / "run")["steps"] == 1
+    assert "left out: 4 of 24 clips" in caplog.text
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines[:4]))
+    with pytest.raises(InputError, match="no clip whose audio can be read"):
+        train("phones", config, tmp_path / "none")
+
+
 def test_an_unknown_task_is_named(tmp_path: Path) -> None:
     """The tasks there are, in the hint."""
     with pytest.raises(UsageError) as caught:

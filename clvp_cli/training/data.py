@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..io.atomic import translated
 from ..io.jsonl import lock, read_jsonl
+from ..io.streams import read_text_lines
 from .phones import Words, read_phones
 
 log = logging.getLogger("clvp")
@@ -61,12 +62,14 @@ def read_manifest(path: Path, encode: Callable[[str], Sequence[int]], held_out: 
         text, audio, codes = row.get("text"), row.get("audio") or row.get("file"), row.get("codes")
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{where} has no text", "each line needs text, speaker, and audio or codes")
-        if not audio and not codes:
-            raise InputError(f"{where} has neither audio nor codes", "name a sound file, or give a list of codes")
         spoken = _codes(codes, where)
-        name = str(folder / str(audio)) if audio else ""
+        if not audio and not spoken:
+            raise InputError(f"{where} has neither audio nor codes", "name a sound file, or give a list of codes")
+        if audio and not isinstance(audio, str):
+            raise InputError(f"{where}: audio is no file name", 'write it as "audio": "clip.wav"')
+        name = str(folder / audio) if audio else ""
         split = row.get("split")
-        kept_back = _chance(str(audio) if audio else text) < held_out if split is None else split != "train"
+        kept_back = _chance(audio or text) < held_out if split is None else split != "train"
         speaker, source = str(row.get("speaker") or "unknown"), str(row.get("source") or "")
         ids, phones = tuple(int(i) for i in encode(text)), read_phones(str(row.get("phones") or ""))
         clips.append(Clip(text, speaker, name, spoken, source, kept_back, ids, phones))
@@ -79,23 +82,35 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if path.suffix.lower() != ".tsv":
         yield from read_jsonl(path)
         return
+    table = csv.DictReader((line + "\n" for line in read_text_lines(path)), delimiter="\t")
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for number, row in enumerate(csv.DictReader(file, delimiter="\t"), start=2):
-                yield number, {key: value for key, value in row.items() if value}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not readable as TSV: {error}", "tabs between columns, a header line first") from None
+        for row in table:
+            where = f"{path}: line {table.line_num}"
+            if None in row:
+                raise InputError(f"{where} has more columns than the first line", "tabs between columns alone")
+            if any(value and "\n" in value for value in row.values()):
+                raise InputError(
+                    f"{where}: a quoted field that began lines before", 'close it, or write each " in it twice'
+                )
+            yield table.line_num, {key: value for key, value in row.items() if value}
+    except csv.Error as error:
+        where = f"{path}: line {table.line_num + 1}"
+        raise InputError(
+            f"{where}: not readable as TSV: {error}", "tabs between columns, a header line first"
+        ) from None
 
 
 def _codes(codes: Any, where: str) -> tuple[int, ...]:
     if not codes:
         return ()
+    listed = codes.split() if isinstance(codes, str) else codes
     try:
-        listed = codes.split() if isinstance(codes, str) else list(codes)
-        numbers = tuple(int(code) for code in listed)
+        numbers = tuple(int(code) if isinstance(code, str) else code for code in listed)
+        if not isinstance(listed, list) or any(type(number) is not int for number in numbers):
+            raise TypeError
     except (TypeError, ValueError):
         raise InputError(f"{where}: codes are not whole numbers", 'write them as "codes": [12, 7, …]') from None
-    if min(numbers) < 0:
+    if min(numbers, default=0) < 0:
         raise InputError(f"{where}: a code below 0", "give codes without padding")
     return numbers
 

@@ -51,7 +51,10 @@ class Features:
         """Compute missing mels; returns the clips whose audio could be read (or that have none), the others noticed."""
         audio = [clip.audio for clip in clips if clip.audio]
         self.mels.fill(audio, self._mel, lambda n, of: self.note("mels", n, of), stamps_of(audio))
-        return [clip for clip in clips if not clip.audio or clip.audio in self.mels]
+        there = [clip for clip in clips if not clip.audio or clip.audio in self.mels]
+        if len(there) < len(clips):
+            log.warning("left out: %d of %d clips, whose audio cannot be read", len(clips) - len(there), len(clips))
+        return there
 
     def make_codes(self, clips: Sequence[Clip], codec: Codec | None, name: str, variants: int = 1) -> list[Clip]:
         """Compute missing codes of clips that have only audio; returns the clips that have codes.

@@ -154,7 +154,10 @@ class Workshop:
         """Every clip of the manifest whose audio can be read."""
         tokenizer = load_tokenizer(self.path if self.base is not None and self.path and self.path.is_dir() else None)
         data = self.config.data
-        return self.features.make_mels(read_manifest(Path(data.manifest), tokenizer.encode, data.held_out))
+        clips = self.features.make_mels(read_manifest(Path(data.manifest), tokenizer.encode, data.held_out))
+        if not clips:
+            raise InputError(f"{data.manifest}: no clip whose audio can be read", "audio paths are relative to it")
+        return clips
 
     def coded(self) -> list[Clip]:
         """Every clip that has codes of the model's vocabulary and an acceptable length."""
