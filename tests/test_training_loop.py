@@ -16,7 +16,7 @@ import torch
 from training_runs import SIZES, read_log, write_config, write_corpus
 
 from clvp_cli.checkpoints.load import open_checkpoint
-from clvp_cli.errors import CheckpointError, InputError, OutputError, UsageError
+from clvp_cli.errors import CheckpointError, ConfigError, InputError, OutputError, UsageError
 from clvp_cli.training.clvp import PairTask
 from clvp_cli.training.train import train
 
@@ -293,9 +293,10 @@ def test_a_full_disk_leaves_the_state_before(codes: Path, tmp_path: Path) -> Non
 
 
 def test_clips_without_sound_are_left_out_and_counted(
-    sounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    sounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Missing, empty and no sound at all: each is named, then how many; where none is left, that is said."""
+    """Missing, empty and no sound at all: the first are named, then how many; where none is left, that is said."""
+    monkeypatch.setattr("clvp_cli.training.features.NAMED", 3)
     lines = [json.loads(line) for line in sounds.read_text().splitlines()]
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("hello")
@@ -309,9 +310,36 @@ def test_clips_without_sound_are_left_out_and_counted(
     config = write_config(tmp_path / "c.yaml", manifest, loop={"steps": 1, "batch_frames": 400})
     assert train("phones", config, tmp_path / "run")["steps"] == 1
     assert "left out: 4 of 24 clips" in caplog.text
+    assert [record.levelname for record in caplog.records if "left out: /" in record.message].count("WARNING") == 3
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines[:4]))
     with pytest.raises(InputError, match="no clip whose audio can be read"):
         train("phones", config, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("task", "section", "sizes", "message"),
+    [
+        ("clvp", "speech_config", {"hidden_size": 0}, "no speech has these sizes"),
+        ("clvp", "speech_config", {"vocab_size": 8}, "the model knows codes to 7"),
+        ("clvp", "text_config", {"vocab_size": 8}, "ids to 7"),
+        ("alignment", "alignment", {"vocab_size": 8}, "ids to 7"),
+        ("decoder", "decoder_config", {"vocab_size": 64}, "beyond vocab_size"),
+        ("decoder", "decoder_config", {"max_text_tokens": 8}, "the decoder takes 63 and 5"),
+        ("decoder", "decoder_config", {"max_position_embeddings": 8}, "the decoder takes 7 and 61"),
+    ],
+)
+def test_sizes_that_the_clips_do_not_fit_are_named(
+    task: Any, section: str, sizes: dict[str, int], message: str, codes: Path, sounds: Path, tmp_path: Path
+) -> None:
+    """At once, not when the clip is drawn, with the clip."""
+    lines = [json.loads(line) for line in codes.read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line |= {"audio": str(sounds.parent / f"{number}.wav")} if task == "decoder" else {}
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = write_config(tmp_path / "c.yaml", tmp_path / "m.jsonl", model={section: {**SIZES[section], **sizes}})
+    with pytest.raises((ConfigError, InputError), match=message):
+        train(task, config, tmp_path / "run")
+    assert not (tmp_path / "run" / "state.pt").exists()
 
 
 def test_an_unknown_task_is_named(tmp_path: Path) -> None:

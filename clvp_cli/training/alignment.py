@@ -85,6 +85,17 @@ class CodedClips:
         if self.training is None:
             raise InputError(f"{self.config.data.manifest}: no clip to train on", "every line's split is held out")
 
+    def check(self, codes: int, ids: int) -> None:
+        """InputError where a clip has a code or an id that is beyond tables of so many."""
+        for clip in self.clips:
+            code, one = int(self.workshop.features.codes(clip).max(initial=0)), max(clip.ids, default=0)
+            if code >= codes or one >= ids:
+                raise InputError(
+                    f"{self.config.data.manifest}: {clip.text[:30]!r} has code {code} and id {one}: the model knows "
+                    f"codes to {codes - 1} and ids to {ids - 1}",
+                    "its vocab_size must be that of the codec, and of the tokenizer",
+                )
+
     def batch(self, step: int) -> tuple[list[int], np.random.Generator]:
         """The places of a training step's clips, and its generator."""
         assert self.training is not None
@@ -132,6 +143,7 @@ class AlignmentTask:
         self.encoder = speech_encoder(workshop)
         head = workshop.side("alignment", input_size=self.model_config.speech_config.hidden_size)
         assert isinstance(head, AlignmentHead)
+        self.data.check(self.model_config.speech_config.vocab_size, head.config.vocab_size)
         self.head = head
         self.encoder.requires_grad_(not self.settings.freeze)
         self.module: nn.Module = nn.ModuleDict({"speech": self.encoder, "alignment": self.head})

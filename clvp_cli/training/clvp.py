@@ -19,6 +19,7 @@ from ..model.encoder import Encoder
 from . import losses
 from .alignment import EMBEDDING_NORM, CodedClips, Codes, Ids, Spoken, scramble, speech_encoder, spoken, written
 from .negatives import damage
+from .sizes import LARGEST
 from .workshop import Workshop
 
 SHORTEST = 8  # codes of a clip that is worth damaging
@@ -51,6 +52,9 @@ class PairTask:
             head = workshop.side("alignment", input_size=self.model_config.speech_config.hidden_size)
             assert isinstance(head, AlignmentHead) and isinstance(self.module, nn.ModuleDict)
             self.head = self.module["alignment"] = head
+        sizes = self.model_config
+        ids = min(sizes.text_config.vocab_size, self.head.config.vocab_size if self.head else LARGEST)
+        self.data.check(sizes.speech_config.vocab_size, ids)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Contrastive loss of a batch, its damaged copies among the wrong answers; the alignment head's beside it, and

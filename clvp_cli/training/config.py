@@ -161,6 +161,8 @@ BOUNDS: dict[str, tuple[float, float]] = {  # of the others: NOT_NEGATIVE
     "decoder.other_clip": SHARE,
     "decoder.voice_frames": (1, 100_000),
     "decoder.dropout": SHARE,
+    "decoder.guide_layers": (1, 1000),
+    "decoder.guide_heads": (1, 1000),
 }
 NOT_NEGATIVE = (0, 10**9)
 
@@ -178,7 +180,9 @@ def load_train_config(path: Path) -> TrainConfig:
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: a mapping is expected, found {type(loaded).__name__}", "see configs/mini/")
     config = build(TrainConfig, loaded, str(path))
-    data = config.data
+    data, augment = config.data, config.codec.augment
+    if augment.noise_low > augment.noise_high:
+        raise ConfigError(f"{path}: codec.augment.noise_low is above noise_high", "lower it or raise the other")
     if not data.manifest:
         raise ConfigError(f"{path}: data.manifest is missing", "name a JSONL or TSV file of audio, text and speaker")
     places: dict[str, Any] = {
@@ -193,7 +197,7 @@ def build(kind: type[T], values: Mapping[str, Any], origin: str, prefix: str = "
     made: dict[str, Any] = {}
     for key, value in values.items():
         if key not in kinds:
-            raise ConfigError(f"{origin}: unknown key {f'{prefix}{key}'[:80]!r}", _nearest(str(key), kinds, prefix))
+            raise ConfigError(f"{origin}: unknown key {f'{prefix}{key}'[:80]!r}", nearest(str(key), kinds, prefix))
         name, inner = f"{prefix}{key}", kinds[key]
         if dataclasses.is_dataclass(inner):
             made[key] = build(inner, _mapping(value, origin, name), origin, f"{name}.")  # type: ignore[arg-type]
@@ -227,7 +231,8 @@ def _mapping(value: Any, origin: str, name: str) -> Mapping[Any, Any]:
     return value
 
 
-def _nearest(key: str, known: Mapping[str, Any], prefix: str) -> str:
+def nearest(key: str, known: Mapping[str, Any], prefix: str) -> str:
+    """A hint that names the closest known key, or all of them."""
     close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     if close:
         return f"did you mean {prefix + close[0]!r}?"

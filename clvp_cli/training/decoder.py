@@ -43,6 +43,7 @@ class DecoderTask:
         config = self.config = workshop.model_config
         self.conditioning = workshop.part("conditioning", lambda: ConditioningEncoder(config))
         self.decoder = workshop.part("decoder", lambda: CodeDecoder(config.decoder_config))
+        self._check()
         if not workshop.has_part("decoder"):
             workshop.seed_embedding(self.decoder.stack.input_embeds_layer.weight, 0.5)
             workshop.seed_embedding(self.decoder.lm_head.weight, 0.5)
@@ -51,6 +52,26 @@ class DecoderTask:
         if self.settings.phones:
             self.teller = Teller(config.decoder_config.hidden_size, SLOTS).to(workshop.device)
             self.module["teller"] = self.teller
+
+    def _check(self) -> None:
+        """InputError or ConfigError now for what would end the run when its clip is drawn."""
+        sizes, data, features = self.config.decoder_config, self.workshop.config.data, self.workshop.features
+        if max(sizes.bos_token_id, sizes.eos_token_id) >= sizes.vocab_size:
+            raise ConfigError("model.decoder_config: start and stop code are beyond vocab_size", "codes + 2 is usual")
+        if self.settings.guide and self.settings.guide_first >= sizes.num_hidden_layers:
+            raise ConfigError(
+                f"decoder.guide_first is {self.settings.guide_first}",
+                f"the decoder has {sizes.num_hidden_layers} layers",
+            )
+        self.data.check(sizes.bos_token_id, self.conditioning.text_token_embedding.num_embeddings)
+        for clip in self.data.clips:
+            codes, ids = max(len(features.codes(clip, n)) for n in range(data.variants)), len(clip.ids)
+            if codes >= sizes.max_position_embeddings or ids + 3 > sizes.max_text_tokens:
+                raise InputError(
+                    f"{data.manifest}: {clip.text[:30]!r} has {codes} codes and {ids} ids: the decoder takes "
+                    f"{sizes.max_position_embeddings - 1} and {sizes.max_text_tokens - 3}",
+                    "leave it out, or lower data.max_seconds",
+                )
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Next-code loss of a batch; beside it that of its phones, and of where the attention looks."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("clvp")
 Note = Callable[[str, int, int], None]
 Floats = NDArray[np.float32]
+NAMED = 10  # files left out that are named; the others are counted
 
 
 class Features:
@@ -43,6 +44,7 @@ class Features:
     def __init__(self, directory: Path, note: Note) -> None:
         self.directory, self.note = directory, note
         self.norms = np.array(published_mel_norms(), dtype=np.float32)  # a copy: the published ones are read only
+        self.unread = 0  # sound files that could not be read
         self.mels = ArrayCache(directory, "mels", "float16", len(self.norms))
         self._codes: ArrayCache | None = None
         self._places: ArrayCache | None = None
@@ -115,7 +117,8 @@ class Features:
         try:
             samples = read_audio(key).samples
         except AudioError as error:
-            log.warning("left out: %s", error.message)
+            self.unread += 1
+            log.log(logging.WARNING if self.unread <= NAMED else logging.INFO, "left out: %s", error.message)
             return None
         return log_mel(samples, mel_norms=self.norms).T.astype(np.float16)
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import known_only
+from ..errors import ConfigError
 from ..model.codec import SPREAD
 from .guide import forced_alignment
 
@@ -63,6 +64,10 @@ class PhoneConfig:
     feature_size: int = 80
     hidden_size: int = 144
     classes: int = CLASSES
+
+    def __post_init__(self) -> None:
+        if not all(type(value) is int and value > 0 for value in asdict(self).values()):
+            raise ConfigError("phones: sizes are whole numbers above 0")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PhoneConfig:

@@ -36,6 +36,7 @@ from .config import TrainConfig
 from .data import Clip, Draw, read_manifest
 from .features import Features, Note
 from .phones import PhoneConfig, PhoneRecogniser
+from .sizes import check_sizes, sized
 
 M = TypeVar("M", bound=nn.Module)
 SUB_CONFIGS = {"text": "text_config", "speech": "speech_config", "decoder": "decoder_config"}
@@ -58,6 +59,7 @@ class Workshop:
 
     def __init__(self, config: TrainConfig, model: Path | None, out: Path, note: Note) -> None:
         self.config, self.path = config, model
+        check_sizes(config.model)
         if model is not None:
             check_hearing(model)
         self.features = Features(Path(config.data.cache) if config.data.cache else out / "cache", note)
@@ -94,7 +96,8 @@ class Workshop:
     def part(self, name: str, make: Callable[[], M]) -> M:
         """A part to train: the base's weights in float32 where it has them, else newly drawn ones."""
         if self.base is None or not self.has_part(name):
-            return make().to(self.device)
+            with sized(name):
+                return make().to(self.device)
         module = build_empty(make)
         self.base.load_into(module, PARTS[name], torch.float32, str(self.device))
         return module.requires_grad_(True)
@@ -106,8 +109,9 @@ class Workshop:
         if found is not None:
             return found.requires_grad_(True).to(self.device)
         kind, config = SIDES[name]
-        wanted = {**sizes, **dict(self.config.model.get(name) or {})}
-        return kind(config.from_dict(wanted)).to(self.device)  # type: ignore[no-any-return]
+        wanted = {**sizes, **self.config.model.get(name, {})}
+        with sized(name):
+            return kind(config.from_dict(wanted)).to(self.device)  # type: ignore[no-any-return]
 
     def has_side(self, name: str) -> bool:
         """Whether the run starts from a model that has this side model."""
