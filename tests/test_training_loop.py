@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -238,6 +239,50 @@ def test_a_run_that_failed_at_once_may_begin_anew(codes: Path, tmp_path: Path, m
             train("clvp", config, tmp_path / "run")
     train("clvp", config, tmp_path / "run", resume=True)
     assert read_log(tmp_path / "run") == read_log(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("within", ["gradient", "held-out loss"])
+def test_weights_that_went_astray_are_not_saved(
+    within: str, codes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient or a held-out loss that is no number ends the run; the last good state resumes it."""
+    config = write_config(tmp_path / "c.yaml", codes, loop={"save_every": 3})
+    train("clvp", config, tmp_path / "whole")
+    loss, held_out = PairTask.loss, PairTask.held_out
+
+    def astray(self: PairTask, step: int) -> Any:
+        value, figures = loss(self, step)
+        return (value + (self.scale * 0).sqrt() if step == 8 and within == "gradient" else value), figures
+
+    def unheard(self: PairTask, batches: int) -> Any:
+        return {**held_out(self, batches), **({"loss": float("nan")} if within == "held-out loss" else {})}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairTask, "loss", astray)
+        patch.setattr(PairTask, "held_out", unheard)
+        with pytest.raises(InputError, match=f"{within}.* is nan"):
+            train("clvp", config, tmp_path / "run")
+    assert "NaN" not in (tmp_path / "run" / "log.jsonl").read_text()
+    train("clvp", config, tmp_path / "run", resume=True)
+    assert read_log(tmp_path / "run") == read_log(tmp_path / "whole")
+
+
+def test_a_lost_model_is_made_again(codes: Path, tmp_path: Path) -> None:
+    """Where model/ is gone, --resume evaluates and writes it, at the end of a finished run too."""
+    config = write_config(tmp_path / "c.yaml", codes)
+    train("clvp", config, tmp_path / "run")
+    before = read_log(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "model")
+    done = train("clvp", config, tmp_path / "run", resume=True)
+    assert open_checkpoint(Path(done["model"])).parts == PARTS["clvp"]
+    assert read_log(tmp_path / "run") == before
+
+
+def test_without_held_out_clips_there_is_no_best_loss(codes: Path, tmp_path: Path) -> None:
+    """The latest model is kept, and no figure is made up for it."""
+    (tmp_path / "m.jsonl").write_text(codes.read_text().replace("heldout", "train"))
+    done = train("clvp", write_config(tmp_path / "c.yaml", tmp_path / "m.jsonl"), tmp_path / "run")
+    assert done["best"] is None and Path(done["model"]).is_dir()
 
 
 def test_two_runs_do_not_share_a_directory(codes: Path, tmp_path: Path) -> None:

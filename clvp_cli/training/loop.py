@@ -87,6 +87,9 @@ def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, report: 
                     whole = True
                     if progress.step % loop.log_every == 0 or progress.step == loop.steps:
                         note({"step": progress.step, **figures, "seconds": round(time.monotonic() - started, 1)})
+        except InputError:
+            whole = False  # the weights have gone astray: the last state stays
+            raise
         finally:
             if whole:
                 save_state(task.module, optimizers, progress, out)  # also after Ctrl-C
@@ -144,16 +147,16 @@ def _step(
     with autocast(loop.precision, device_of(task.module)):
         loss, figures = task.loss(step)
     value = float(loss.detach())
-    if not math.isfinite(value):
-        raise InputError(f"step {step}: the loss is {value}", "lower optim.learning_rate, or use precision: float32")
+    check_finite(f"step {step}: the loss", value)
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = [p for p in task.module.parameters() if p.requires_grad]
-    norm = nn.utils.clip_grad_norm_(parameters, optim.clip or math.inf)
+    norm = float(nn.utils.clip_grad_norm_(parameters, optim.clip or math.inf))
+    check_finite(f"step {step}: the gradient's norm", norm)
     for optimizer in optimizers:
         optimizer.step()
     task.after_step(step)
     progress.step += 1
-    return {"loss": round(value, 5), **_rounded(figures), "lr": rate, "norm": round(float(norm), 4)}
+    return {"loss": round(value, 5), **_rounded(figures), "lr": rate, "norm": round(norm, 4)}
 
 
 def _evaluate(
@@ -162,15 +165,22 @@ def _evaluate(
     task.module.eval()
     with torch.no_grad(), autocast(loop.precision, device_of(task.module)):
         figures = task.held_out(loop.held_out_batches)
+    loss = figures.get("loss")
+    check_finite(f"step {progress.step}: the held-out loss", loss or 0.0)
     if figures:
         note({"step": progress.step, **{f"held_out_{name}": value for name, value in _rounded(figures).items()}})
-    loss = figures.get("loss", -float(progress.step))  # without held-out clips the latest is the best
-    if loss < progress.best:
+    if loss is None or loss < progress.best:  # without held-out clips the latest is the best
         task.export(out / MODEL)
-        progress.best, progress.stale = loss, 0
+        progress.best, progress.stale = progress.best if loss is None else loss, 0
     else:
         progress.stale += 1
     progress.evaluated = progress.step
+
+
+def check_finite(what: str, value: float) -> None:
+    """InputError where a figure is no longer a number; the weights of the last good step are kept."""
+    if not math.isfinite(value):
+        raise InputError(f"{what} is {value}", "lower optim.learning_rate, or use precision: float32")
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

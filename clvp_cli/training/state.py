@@ -69,6 +69,8 @@ def begin(module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], out: P
     """Take up the state in `out`, or leave the first one there."""
     if (out / STATE).is_file():
         progress = load_state(module, optimizers, out)
+        if progress.evaluated and not (out / MODEL).exists():  # the best is lost: the next becomes it
+            progress.best, progress.evaluated = math.inf, min(progress.evaluated, progress.step - 1)
         _cut_log(out / LOG, progress)
     else:
         progress = Progress()
