@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from training_runs import write_sound
 
-from clvp_cli.errors import InputError
+from clvp_cli.errors import InputError, OutputError
 from clvp_cli.training.augment import augment, stretch_time, warp_bands
 from clvp_cli.training.config import AugmentConfig
 from clvp_cli.training.data import ArrayCache, Draw, read_manifest
@@ -238,6 +238,15 @@ def test_a_damaged_cache_is_named(tmp_path: Path, damage_of: Any) -> None:
     with pytest.raises(InputError, match="a damaged cache") as caught:
         ArrayCache(tmp_path, "x", "int32", 2)
     assert f"remove {tmp_path / 'x.int32'} and {tmp_path / 'x.jsonl'}" in (caught.value.hint or "")
+
+
+def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A file in its place, and a name that is none."""
+    (tmp_path / "file").touch()
+    for name in ("file", "file/below", "a\0b"):
+        with pytest.raises(OutputError, match="cannot be made") as caught:
+            ArrayCache(tmp_path / name, "x", "int32", 1)
+        assert "data.cache" in (caught.value.hint or "")
 
 
 def test_a_replaced_sound_gets_new_mels(tmp_path: Path) -> None:

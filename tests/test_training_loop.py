@@ -150,7 +150,7 @@ def test_ctrl_c_loses_neither_the_curve_nor_the_model(
     with monkeypatch.context() as patch:
         patch.setattr(PairTask, "loss", interrupted)
         patch.setattr(PairTask, "held_out", evaluated)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="--resume"):
             train("clvp", config, tmp_path / "cut")
     state = torch.load(tmp_path / "cut" / "state.pt", weights_only=True)
     assert state["progress"]["step"] == (8 if within == "a step" else 12) and not (tmp_path / "cut" / "model").exists()
@@ -276,6 +276,13 @@ def test_a_lost_model_is_made_again(codes: Path, tmp_path: Path) -> None:
     done = train("clvp", config, tmp_path / "run", resume=True)
     assert open_checkpoint(Path(done["model"])).parts == PARTS["clvp"]
     assert read_log(tmp_path / "run") == before
+
+
+def test_a_share_of_no_source_is_noticed(codes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A slip in a source's name would weigh nothing."""
+    config = write_config(tmp_path / "c.yaml", codes, loop={"steps": 1}, data={"shares": {"": 2.0, "no-such": 3.0}})
+    train("clvp", config, tmp_path / "run")
+    assert "no clip is of source no-such" in caplog.text
 
 
 def test_without_held_out_clips_there_is_no_best_loss(codes: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, OutputError
 from ..io.atomic import translated
 from ..io.jsonl import lock, read_jsonl
 from ..io.streams import read_text_lines
@@ -120,6 +120,15 @@ def _chance(name: str) -> float:
     return zlib.crc32(name.encode()) / 2**32
 
 
+def make_directory(path: Path, option: str) -> None:
+    """Make a directory where it is missing; OutputError names what it could be changed by."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{str(path)!r}: cannot be made: {reason}", f"name another directory: {option}") from None
+
+
 class ArrayCache:
     """Arrays of one row width, appended to one flat file beside an index of JSON lines; reads are memory-mapped.
 
@@ -132,8 +141,7 @@ class ArrayCache:
     """
 
     def __init__(self, directory: Path, name: str, dtype: str, width: int) -> None:
-        with translated(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory, "data.cache")
         self.data, self.index = directory / f"{name}.{dtype}", directory / f"{name}.jsonl"
         self.dtype, self.width = np.dtype(dtype), width
         self._read_index()

@@ -87,6 +87,8 @@ def run(task: Task, loop: LoopConfig, optim: OptimConfig, out: Path, *, report: 
                     whole = True
                     if progress.step % loop.log_every == 0 or progress.step == loop.steps:
                         note({"step": progress.step, **figures, "seconds": round(time.monotonic() - started, 1)})
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("go on with it with --resume") from None
         except InputError:
             whole = False  # the weights have gone astray: the last state stays
             raise

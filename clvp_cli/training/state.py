@@ -21,6 +21,7 @@ from torch import nn
 from ..errors import CheckpointError, InputError, OutputError
 from ..io.atomic import atomic_write, translated
 from ..io.jsonl import lock
+from .data import make_directory
 
 STATE, LOG, PLOT, MODEL = "state.pt", "log.jsonl", "loss.png", "model"
 
@@ -43,8 +44,8 @@ def claimed(out: Path, resume: bool) -> Iterator[None]:
         OutputError: it holds another run and `resume` is not given, or files that no run here can have written (a run
             begins with its state), or another process trains there, or it cannot be made.
     """
+    make_directory(out, "-o")
     with translated(out):
-        out.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(out, os.O_RDONLY) if os.name == "posix" else None
     try:
         if descriptor is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,7 @@ from .features import Features, Note
 from .phones import PhoneConfig, PhoneRecogniser
 from .sizes import check_sizes, sized
 
+log = logging.getLogger("clvp")
 M = TypeVar("M", bound=nn.Module)
 SUB_CONFIGS = {"text": "text_config", "speech": "speech_config", "decoder": "decoder_config"}
 SIDES: dict[str, tuple[Any, Any]] = {
@@ -217,6 +219,9 @@ class Workshop:
         Both are of one mixture: the best weights are those that are best at what they are trained for.
         """
         loop, shares = self.config.loop, self.config.data.shares
+        unknown = sorted(set(shares) - {clip.source for clip in clips})
+        if unknown:
+            log.warning("data.shares: no clip is of source %s", ", ".join(unknown))
         made: list[Draw | None] = []
         for held_out in (False, True):
             places = [i for i, clip in enumerate(clips) if clip.held_out == held_out]
