@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,6 +131,75 @@ def test_force_erases_no_one_elses_files(tmp_path: Path, foreign: str) -> None:
     (tmp_path / "p" / "package.json").write_text("{}")
     with pytest.raises(OutputError, match=r"has no config\.json"):
         save_directory(tmp_path / "p", CONFIG, STATE, force=True)
+
+
+FOREIGN = ["notes.md", "tokenizer.json", "codec/notes.json", "codec/vocab.json", "vocab.json/x"]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_force_knows_the_names_that_are_written_here(tmp_path: Path, foreign: str) -> None:
+    """One file more than a model has, in a side model too, keeps its directory; shards and sides are a model's."""
+    codec = {"codec": ({"sizes": 1}, {"a": torch.ones(3)})}
+    for _ in range(2):
+        save_directory(tmp_path / "m", CONFIG, STATE, extras=codec, max_shard_bytes=50_000, force=True)
+    (tmp_path / "m" / "vocab.json").unlink()
+    (tmp_path / "m" / foreign).parent.mkdir(exist_ok=True)
+    (tmp_path / "m" / foreign).write_text("mine")
+    named = foreign.removesuffix("/x")
+    with pytest.raises(OutputError, match=f"not replaced: holds {named}, "):
+        save_directory(tmp_path / "m", CONFIG, STATE, force=True)
+    assert (tmp_path / "m" / foreign).read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_force_replaces_no_bare_configuration(tmp_path: Path) -> None:
+    """A directory with a config.json and no weights is somebody's work, not a model."""
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    with pytest.raises(OutputError, match="not replaced: has no weights"):
+        save_directory(tmp_path / "m", CONFIG, STATE, force=True)
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    """A symbolic link to a model directory, or to a place for one, is followed and left as it is."""
+    (tmp_path / "link").symlink_to(tmp_path / "m")
+    for seed in range(2):
+        save_directory(tmp_path / "link", CONFIG, published_state(CONFIG, seed), force=True)
+        assert same(open_checkpoint(tmp_path / "m").state(), published_state(CONFIG, seed))
+    assert (tmp_path / "link").is_symlink() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_model_replaces_no_part_of_itself(tmp_path: Path) -> None:
+    """What lies in the source or holds it is not replaced, by whatever name; a new directory in it is fine."""
+    save_directory(tmp_path / "a/m", CONFIG, STATE, extras={"codec": ({}, {"a": torch.ones(3)})})
+    (tmp_path / "link").symlink_to(tmp_path / "a/m")
+    source = open_checkpoint(tmp_path / "a/m")
+    for place in ("a/m/codec", "link/codec", "a/m/phones", "a"):
+        with pytest.raises(OutputError, match="lies in the model that is read"):
+            save_checkpoint(source, tmp_path / place, force=True)
+    save_checkpoint(source, tmp_path / "a/m/copy")
+    assert same(open_checkpoint(tmp_path / "a/m").extras["codec"].state(), {"a": torch.ones(3)})
+
+
+def test_an_interrupt_while_it_is_put_in_place_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between the renames, or while the old model is erased, leaves the new model and nothing beside it."""
+    save_directory(tmp_path / "m", CONFIG, STATE)
+    other = published_state(CONFIG, seed=1)
+    rename, erase = Path.rename, shutil.rmtree
+
+    def interrupted(act: Callable[..., object]) -> Callable[..., object]:
+        def wrapper(*args: Any, **kwargs: Any) -> object:
+            signal.raise_signal(signal.SIGINT)
+            return act(*args, **kwargs)
+
+        return wrapper
+
+    monkeypatch.setattr(Path, "rename", interrupted(rename))
+    monkeypatch.setattr(shutil, "rmtree", interrupted(erase))
+    with pytest.raises(KeyboardInterrupt):
+        save_directory(tmp_path / "m", CONFIG, other, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert same(open_checkpoint(tmp_path / "m").state(), other)
 
 
 def test_converting_in_place_reads_before_it_replaces(tmp_path: Path) -> None:

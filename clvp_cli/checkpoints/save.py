@@ -7,6 +7,8 @@ forms never. The directory is made beside its place and renamed into it. Owns wh
 from __future__ import annotations
 
 import json
+import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import ClvpConfig
 from ..errors import OutputError
+from ..io.atomic import undisturbed
 from ..locate import CONFIG_NAME
 from .checkpoint import EXTRAS, Checkpoint
 from .layout import ROUNDED, check_state, derived_tables, part_of, parts_in
+from .published import WEIGHTS_INDEX
 from .rounded import rounded
 from .tensors import FLOAT_TYPES, TensorInfo
 from .writer import Produce, write_sharded
@@ -56,7 +60,7 @@ PREPROCESSOR = {
     "return_attention_mask": False,
 }
 COMPANIONS = ("generation_config.json", "preprocessor_config.json", "tokenizer_config.json", "vocab.json", "merges.txt")
-KNOWN_SUFFIXES = (".json", ".txt", ".safetensors", ".bin", ".md")  # what --force may replace
+WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
 
 def save_directory(
@@ -99,7 +103,14 @@ def save_directory(
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path, **options: Any) -> None:
-    """Save an opened checkpoint of whatever format as a published directory; options are those of `save_directory`."""
+    """Save an opened checkpoint of whatever format as a published directory; options are those of `save_directory`.
+
+    It may replace itself, as all of it is read before, but neither a part of itself nor what it is a part of.
+    """
+    source, target = Path(os.path.realpath(checkpoint.path)), Path(os.path.realpath(path))
+    inside = source in target.parents and (target.exists() or target.name in EXTRAS)
+    if source.is_dir() and (inside or target in source.parents):
+        raise OutputError(f"{path}: not written: it lies in the model that is read or holds it", "choose another place")
     save_directory(
         path,
         checkpoint.config,
@@ -192,25 +203,20 @@ def json_text(content: Mapping[str, Any]) -> str:
 def replacing(path: Path, force: bool) -> Iterator[Path]:
     """A new directory to fill, which becomes `path` at the end; after an error neither it nor a change is left.
 
+    A symbolic link stays, and what it leads to is replaced.
+
     Raises:
-        OutputError: `path` is there and `force` is not given, or it is no model directory, which force must not erase.
+        OutputError: `path` is there and `force` is not given, or it holds what no model saved here has.
     """
+    path = Path(os.path.realpath(path))
     _check_free(path, force)
     made = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
         made.mkdir(parents=True)
         yield made
-        _check_free(path, force)  # again: something may have come there meanwhile
-        old = made.with_suffix(".old")
-        try:
-            if path.exists():
-                path.rename(old)
-            made.rename(path)
-        except BaseException:
-            if old.exists() and not path.exists():
-                old.rename(path)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+        with undisturbed():
+            _check_free(path, force)  # again: something may have come there meanwhile
+            _exchange(path, made)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
@@ -218,7 +224,22 @@ def replacing(path: Path, force: bool) -> Iterator[Path]:
             f"{path}: not written: {error.strerror}", "choose another place, or free some space"
         ) from None
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        with undisturbed():
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _exchange(path: Path, made: Path) -> None:
+    """Put `made` in the place of `path`, which comes back where that fails."""
+    old = made.with_suffix(".old")
+    try:
+        if path.exists():
+            path.rename(old)
+        made.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_free(path: Path, force: bool) -> None:
@@ -226,16 +247,24 @@ def _check_free(path: Path, force: bool) -> None:
         return
     if not path.is_dir():
         raise OutputError(f"{path}: a file is there", "choose another name")
-    entries = list(path.iterdir())
-    if not entries:
+    if not any(path.iterdir()):
         return
     if not force:
         raise OutputError(f"{path}: exists already", "choose another name, or replace it with --force")
-    foreign = [entry.name for entry in entries if not _ours(entry)]
-    if foreign or not (path / CONFIG_NAME).exists():
-        what = f"holds {foreign[0]}" if foreign else f"has no {CONFIG_NAME}"
-        raise OutputError(f"{path}: not replaced: {what}, so it is no mere model directory", "choose another name")
+    if reason := _no_mere_model(path):
+        raise OutputError(f"{path}: not replaced: {reason}, so it is no mere model directory", "choose another name")
 
 
-def _ours(entry: Path) -> bool:
-    return entry.name in EXTRAS if entry.is_dir() else entry.suffix in KNOWN_SUFFIXES
+def _no_mere_model(path: Path) -> str | None:
+    """Why a directory is not one that is written here and nothing else; None if it is."""
+    if not (path / CONFIG_NAME).is_file():
+        return f"has no {CONFIG_NAME}"
+    sides = [path / name for name in EXTRAS if (path / name).is_dir()]
+    files = [entry for directory in (path, *sides) for entry in directory.iterdir() if entry not in sides]
+    weights = [file for file in files if file.is_file() and WEIGHT_FILE.fullmatch(file.name)]
+    known = {*weights, *(path / name for name in COMPANIONS)}
+    known |= {place / name for place in (path, *sides) for name in (CONFIG_NAME, WEIGHTS_INDEX)}
+    foreign = sorted(file for file in files if file not in known or file.is_dir())
+    if foreign:
+        return f"holds {foreign[0].relative_to(path)}"
+    return None if weights else "has no weights"

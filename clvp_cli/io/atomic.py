@@ -10,7 +10,9 @@ import errno
 import os
 import re
 import secrets
+import signal
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,6 +60,25 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         if isinstance(error, OSError) and not isinstance(error, ClvpError) and error.errno in DISK_ERRNOS:
             raise unwritable(error, path) from None
         raise
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM or a hang-up wait for the end of what is done within; it then has its effect."""
+    came: list[int] = []
+    here = threading.current_thread() is threading.main_thread()  # others are not interrupted
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if here else ()
+    before = {number: signal.getsignal(number) for number in signals}
+    kept = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    for number in kept:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def check_output(path: str | Path) -> None:

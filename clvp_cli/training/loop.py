@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..io.atomic import translated
+from ..io.atomic import translated, undisturbed
 from ..model.precision import multiplies_halves
 from .config import LoopConfig, OptimConfig
 from .muon import Muon
 from .plot import plot_losses
-from .state import LOG, MODEL, PLOT, STATE, Progress, begin, device_of, save_state, undisturbed
+from .state import LOG, MODEL, PLOT, STATE, Progress, begin, device_of, save_state
 
 Report = Callable[[Mapping[str, Any]], None]
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError, InputError, OutputError
-from ..io.atomic import atomic_write, translated
+from ..io.atomic import atomic_write, translated, undisturbed
 from ..io.jsonl import lock
 from .data import make_directory
 
@@ -121,22 +119,6 @@ def _cut_log(path: Path, progress: Progress) -> None:
         raise InputError(f"{path}: no log of a run", "move it away: the run goes on with a new one") from None
     with atomic_write(path, "w") as file:
         file.writelines(line + "\n" for line in lines)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let Ctrl-C, or SIGTERM, wait for the end of what is done within; it then has its effect."""
-    came: list[int] = []
-    here = threading.current_thread() is threading.main_thread()  # others are not interrupted
-    signals = (signal.SIGINT, signal.SIGTERM) if here else ()
-    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        signal.raise_signal(came[0])
 
 
 def device_of(module: nn.Module) -> torch.device:
