@@ -233,6 +233,56 @@ def test_a_parquet_that_claims_too_many_codes_is_not_unpacked(tmp_path: Path, mo
         read_candidates(path, BOOK)
 
 
+def test_a_damaged_parquet_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    """Single bits flipped, in the description of columns above all: an error, or candidates; never a dead process."""
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "c.parquet"
+    write_candidates(path, [made([1, 2], True, extra={"text": "a"}), made([3], False)], BOOK)
+    code = (
+        "import random, sys\nfrom clvp_cli.errors import CandidateError\nfrom clvp_cli.io.candidates import *\n"
+        f"whole = open({str(path)!r}, 'rb').read()\nrandom.seed(0)\n"
+        "for bit in random.sample(range(8 * len(whole)), 700):\n"
+        "    data = bytearray(whole)\n    data[bit // 8] ^= 1 << bit % 8\n"
+        "    try:\n        read_candidates('c.parquet', CodeBook(8192, 8192, 8193), data=bytes(data))\n"
+        "    except CandidateError as error:\n        assert len(error.message) < 250 and '\\n' not in error.message\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_a_parquet_that_unpacks_to_gigabytes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes that stand for more than memory should hold, in one row or in many, are not unpacked."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the system does not tell how much memory a process has")
+    path = tmp_path / "c.parquet"
+    monkeypatch.setattr("clvp_cli.io.parquet.MAX_GROWTH", 2**28)
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["a" * 10**6]))
+    for column in (texts, pa.ListArray.from_arrays(pa.array([0, 1000], pa.int32()), texts)):
+        codes = pa.array([[1]] * len(column), pa.list_(pa.int32()))
+        pq.write_table(pa.table({"codes": codes, "text": column}), path, store_schema=False)
+        assert path.stat().st_size < 100_000
+        with pytest.raises(ClvpError, match="unpacks to more than memory can hold"):
+            read_candidates(path, BOOK)
+    monkeypatch.setattr("clvp_cli.io.parquet.MAX_ROWS", 999)
+    pq.write_table(pa.table({"codes": pa.array([[1]] * 1000, pa.list_(pa.int32()))}), path)
+    with pytest.raises(ClvpError, match="more than 999 rows"):
+        read_candidates(path, BOOK)
+
+
+def test_two_parquet_columns_of_one_name_are_named(tmp_path: Path) -> None:
+    """A second column `codes`, or any other twice, is an error that says which."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    codes = pa.array([[1]], pa.list_(pa.int32()))
+    for names in (["codes", "codes"], ["codes", "a", "a"]):
+        pq.write_table(pa.table([codes] * len(names), names=names), tmp_path / "c.parquet")
+        with pytest.raises(ClvpError, match=f"two columns called '{names[-1]}'"):
+            read_candidates(tmp_path / "c.parquet", BOOK)
+
+
 def test_reading_and_writing_load_no_torch(tmp_path: Path) -> None:
     """The whole room works without torch, librosa or pyarrow being imported."""
     code = (

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import io
 import math
+import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import CandidateError, ClvpError, InputError
+from ..errors import CandidateError, ClvpError
 from .atomic import atomic_write
 from .jsonl import dump_record, parse_line
 
 INSTALL = "pip install 'clvp[parquet]'"
 META = b"clvp"  # the key of our metadata: its presence says that `extra` is ours
+BATCH = 16  # rows unpacked at a time
+MAX_ROWS = 2**20
+MAX_GROWTH = 2 * 2**30  # bytes that the process may take while it reads
 KNOWN = ("schema", "index", "codes", "length", "stopped", "seed", "logprob")
 
 
@@ -25,17 +31,32 @@ def read_records(data: bytes, name: str, max_codes: int) -> Iterator[dict[str, A
 
     Raises CandidateError naming the file, and ClvpError where pyarrow is missing.
     """
-    pa, pq = _pyarrow()
+    _, pq = _pyarrow()
+    number = total = 0
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
-        _check_columns(file, name, max_codes)
+        ceiling = _address_space() + MAX_GROWTH
+        file = pq.ParquetFile(io.BytesIO(data), pre_buffer=False)
+        _check_columns(file, name)
         ours = META in (file.schema_arrow.metadata or {})
-        rows = (row for batch in file.iter_batches(batch_size=1024) for row in batch.to_pylist())
-        for number, row in enumerate(rows, 1):
-            yield _record(row, name, number, ours)
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
+        batches = file.iter_batches(batch_size=BATCH, use_threads=False)
+        while True:
+            with _below(ceiling):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                total += len(batch.column("codes").flatten())
+                if total > max_codes or number + batch.num_rows > MAX_ROWS:
+                    limit = f"{max_codes:,} codes" if total > max_codes else f"{MAX_ROWS:,} rows"
+                    raise CandidateError(f"{name}: more than {limit}, the most that one file may hold", "split it")
+                rows = batch.to_pylist()
+            for row in rows:
+                number += 1
+                yield _record(row, name, number, ours)
+    except ClvpError:
+        raise
+    except (MemoryError, RecursionError):
+        raise CandidateError(f"{name}: a row unpacks to more than memory can hold", "split it") from None
+    except Exception as error:  # a damaged file meets every kind in the library
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise CandidateError(f"{name}: not a whole Parquet file: {reason}", "copy or make it again") from None
 
@@ -70,21 +91,44 @@ def _pyarrow() -> tuple[Any, Any]:
     return pa, pq
 
 
-def _check_columns(file: Any, name: str, max_codes: int) -> None:
-    schema = file.schema_arrow
-    if "codes" not in schema.names:
+def _check_columns(file: Any, name: str) -> None:
+    names = file.schema_arrow.names
+    if twice := [each for each, count in Counter(names).items() if count > 1]:
+        raise CandidateError(f"{name}: two columns called {twice[0][:40]!a} in it", "give each column its own name")
+    if "codes" not in names:
         raise CandidateError(f"{name}: no column called codes in it", 'a list column "codes" holds the candidates')
     if not file.metadata.num_rows:
         raise CandidateError(f"{name}: no candidates in it", 'a list column "codes" holds the candidates')
-    if not str(schema.field("codes").type).startswith(("list<", "large_list<", "fixed_size_list<")):
-        found = schema.field("codes").type
-        raise CandidateError(f"{name}: row 0: the column codes holds {found}, not lists", "one list of codes a row")
-    total = 0
-    for group in range(file.metadata.num_row_groups):  # what the pages claim to hold, before any is unpacked
-        described = file.metadata.row_group(group)
-        total += max(described.column(at).num_values for at in range(described.num_columns))
-    if total > max_codes:
-        raise CandidateError(f"{name}: more than {max_codes:,} codes, the most that one file may hold", "split it")
+    kind = str(file.schema_arrow.field("codes").type)
+    if not kind.startswith(("list<", "large_list<", "fixed_size_list<")):
+        raise CandidateError(f"{name}: row 0: the column codes holds {kind[:40]}, not lists", "one list of codes a row")
+
+
+def _address_space() -> int:
+    """Bytes of address space that the process has taken; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
+
+
+@contextmanager
+def _below(ceiling: int) -> Iterator[None]:
+    """Within, the process's address space stays below `ceiling` (Linux): what would need more is a MemoryError.
+
+    A few bytes of Parquet may stand for gigabytes, in one row, and nothing tells before they are unpacked.
+    """
+    if not _address_space():
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (ceiling if soft < 0 else min(soft, ceiling), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _record(row: dict[str, Any], name: str, number: int, ours: bool) -> dict[str, Any]:
