@@ -12,23 +12,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from .documents import read_json
 from .errors import ConfigError
 from .locate import CONFIG_NAME, model_file
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object from `path`; raises ConfigError naming the file."""
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file", "a model directory holds a config.json beside its weights") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(
-            f"{path}: not readable as JSON: {error}", "the file may be cut short; copy it again"
-        ) from None
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: a JSON object is expected, found {type(loaded).__name__}")
-    return loaded
 
 
 def _part(loaded: dict[str, Any], name: str) -> dict[str, Any]:

@@ -30,6 +30,14 @@ TORTOISE_MODEL = ("autoregressive.pth", "clvp2.pth")
 MODEL_DIRECTORIES = ("", ".models")  # Tortoise's own repository keeps its files in .models
 
 
+def expanded(name: str | Path) -> Path:
+    """A path with its ~ replaced by a home directory; as it is where there is none."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def model_path(name: str | Path, file: str | None = None) -> Path:
     """Where a model lies: an embedded name, a path, or a hub id in the local cache, of which `file` alone may be there.
 
@@ -38,7 +46,7 @@ def model_path(name: str | Path, file: str | None = None) -> Path:
     name = str(name)
     if name in EMBEDDED:
         return EMBEDDED[name]
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.exists():
         return path
     found = (cached_model(name, file) if file else None) or cached_model(name)
@@ -60,7 +68,7 @@ def hub_cache() -> Path:
     """Where the hub's local cache lies: HF_HUB_CACHE, else under HF_HOME, else under the user's cache directory."""
     told = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    return Path(os.path.expandvars(told or f"{home}/hub")).expanduser()
+    return expanded(os.path.expandvars(told or f"{home}/hub"))
 
 
 def split_id(name: str) -> tuple[str, str] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
-from .locate import model_path
+from .locate import expanded, model_path
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "I8"}
 
@@ -59,9 +59,10 @@ def random_model(
         UsageError, ConfigError: no such sizes or type. OutputError: as for `convert_model`.
     """
     from .checkpoints.random import random_directory
-    from .config import ClvpConfig, read_json
+    from .config import ClvpConfig
+    from .documents import read_json
 
-    file = Path(sizes).expanduser()
+    file = expanded(sizes)
     config = ClvpConfig.from_dict(read_json(file)) if file.suffix == ".json" else sizes
     random_directory(target, config, seed, dtype=_stored_as(dtype), force=force)
     return model_facts(str(target))

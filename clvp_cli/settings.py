@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from .documents import read_yaml, short
 from .errors import ConfigError
+from .locate import expanded
 
 log = logging.getLogger("clvp")
 
@@ -138,7 +140,7 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
     for layer in layers:
         for name, value in layer.values.items():
             if name not in kinds:
-                raise ConfigError(f"{layer.origin}: unknown setting {name!r}", nearest(name, kinds))
+                raise ConfigError(f"{layer.origin}: unknown setting {short(name)}", nearest(name, kinds))
             values[name] = check(name, value, kinds[name], layer.origin)
             origins[name] = layer.origin
     if values["sampling.greedy"] and origins["sampling.repetition_penalty"] == "default":
@@ -188,9 +190,9 @@ def check(name: str, value: Any, kind: Any, origin: str) -> Any:
         if converted is not None:
             low, high = BOUNDS.get(name, (-float("inf"), float("inf")))
             if isinstance(converted, int | float) and not low <= converted <= high:
-                raise ConfigError(f"{origin}: {name} is {converted}", f"it must be from {low:g} to {high:g}")
+                raise ConfigError(f"{origin}: {name} is {short(converted)}", f"it must be from {low:g} to {high:g}")
             return converted
-    raise ConfigError(f"{origin}: {name} is {value!r}", f"expected: {_expected(kind)}")
+    raise ConfigError(f"{origin}: {name} is {short(value)}", f"expected: {_expected(kind)}")
 
 
 def _convert(value: Any, kind: Any) -> Any:
@@ -246,19 +248,7 @@ def environment_layer(environ: Mapping[str, str] | None = None) -> Layer:
 
 def file_layer(path: Path) -> Layer:
     """The settings of one YAML file; ConfigError where it is not a mapping or not YAML."""
-    import yaml
-
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if loaded is None:
-        loaded = {}
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: a mapping is expected, found {type(loaded).__name__}", "see configs/default.yaml")
-    return Layer(str(path), flatten({str(key): value for key, value in loaded.items()}))
+    return Layer(str(path), flatten(read_yaml(path, "see configs/default.yaml")))
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -272,7 +262,7 @@ def shipped_configs() -> dict[str, Path]:
 
 def find_config(name: str) -> Path:
     """A YAML file by path, or a shipped one by name."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
             raise ConfigError(f"{path}: no such file")
@@ -280,7 +270,7 @@ def find_config(name: str) -> Path:
     shipped = shipped_configs()
     if name not in shipped:
         raise ConfigError(
-            f"no configuration is called {name!r}", f"shipped are {', '.join(shipped)}; or give a YAML file"
+            f"no configuration is called {short(name)}", f"shipped are {', '.join(shipped)}; or give a YAML file"
         )
     return shipped[name]
 
@@ -289,7 +279,7 @@ def user_config() -> Path:
     """Where a person keeps their own defaults: $CLVP_USER_CONFIG, or clvp/config.yaml under XDG_CONFIG_HOME."""
     given = os.environ.get("CLVP_USER_CONFIG")
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(given or f"{base}/clvp/config.yaml").expanduser()
+    return expanded(given or f"{base}/clvp/config.yaml")
 
 
 def load_settings(configs: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Resolved:

@@ -21,6 +21,7 @@ FLOORS: list[set[str]] = [
     {"text", "audio", "ranking", "io", "native"},
     {"settings", "config", "records", "fields"},
     {"locate"},
+    {"documents"},
     {"errors"},
 ]
 FLOOR = {room: height for height, floor in enumerate(reversed(FLOORS)) for room in floor}

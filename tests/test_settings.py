@@ -171,3 +171,17 @@ def test_a_file_beats_a_shipped_name_only_by_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         find_config("mine")
     assert "tortoise" in str(caught.value.hint)
+
+
+def test_a_value_without_end_and_a_home_that_is_not_there_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages stay short whatever was given, and `~` of nobody is a name like any other."""
+    for value in ("9" * 5000, 10**5000, ["x" * 9999] * 99):
+        with pytest.raises(ConfigError) as caught:
+            resolve([Layer("some.yaml", {"sampling.n": value})])
+        assert len(caught.value.message) < 200
+    with pytest.raises(ConfigError, match=r"~nosuch/x\.yaml: no such file"):
+        find_config("~nosuch/x.yaml")
+    monkeypatch.setenv("CLVP_USER_CONFIG", "~nosuch/x.yaml")
+    assert load_settings().settings == Settings()

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from clvp_cli.audio.clips import as_clips
 from clvp_cli.audio.mel import PUBLISHED, MelConfig, log_mel, mel_filters, norm_column, published_mel_norms
 from clvp_cli.audio.waveform import Samples
-from clvp_cli.config import read_json
+from clvp_cli.documents import read_json
 from clvp_cli.errors import AudioError, ConfigError, OutputError
 from clvp_cli.fields import Fields
 from clvp_cli.locate import model_file

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config import ClvpConfig, read_json
+from ..config import ClvpConfig
+from ..documents import read_json
 from ..errors import CheckpointError
 from ..locate import CONFIG_NAME
 from .checkpoint import EXTRAS, Checkpoint, Extra

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..config import read_json
+from ..documents import read_json
 from ..errors import CheckpointError
 from .layout import listed
 from .tensors import Shards, TensorStore, open_tensors

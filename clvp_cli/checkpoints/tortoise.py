@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import ClvpConfig, read_json
+from ..config import ClvpConfig
+from ..documents import read_json
 from ..errors import CheckpointError
 from ..locate import CONFIG_NAME
 from . import tortoise_autoregressive, tortoise_clvp, tortoise_cvvp, tortoise_dvae, tortoise_rlg

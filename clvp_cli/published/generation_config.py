@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from ..config import read_json
+from ..documents import read_json
 from ..errors import ConfigError, OutputError
 from ..locate import model_file
 from ..settings import SamplingSettings, check, field_types, nearest

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from ..checkpoints.layout import INV_FREQ
-from ..config import ClvpConfig, PublishedConfig, read_json
+from ..config import ClvpConfig, PublishedConfig
+from ..documents import read_json
 from ..errors import ConfigError, UsageError
 from ..locate import CONFIG_NAME, model_path
 from ..model.clvp import ClvpNetwork
