@@ -7,6 +7,7 @@ import os
 import pickle
 import tarfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,36 @@ def test_plain_zip_and_program_are_refused(tmp_path: Path) -> None:
         archive.writestr("readme", "hello")
     with pytest.raises(CheckpointError, match="none that PyTorch wrote"):
         open_tensors(tmp_path / "x.pth")
+
+
+def squares(count: int) -> bytes:
+    """A pickle of one key: a tuple of the last tuple, twice, and so on: 2 ** count values to hash, in a few bytes."""
+    doubled = b"".join(b"h%ch%c\x86q%c" % (at, at, at + 1) for at in range(count))
+    return b"\x80\x02}(K\x01\x85q\0" + doubled + b"K\x01u."
+
+
+@pytest.mark.parametrize("content", [squares(100), b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s."])
+def test_keys_that_hashing_would_not_come_to_the_end_of_are_refused(tmp_path: Path, content: bytes) -> None:
+    """A tuple that is 2¹⁰⁰ values wide by reference, or 100,000 deep, is refused before it is made a key."""
+    torch.save({"a": torch.zeros(1)}, tmp_path / "x.pth")
+    path = rewritten(tmp_path / "x.pth", tmp_path / "y.pth", data_pkl=content)
+    with pytest.raises(CheckpointError, match=r"y\.pth: refused: it holds more than tensors"):
+        PickleFile(path)
+
+
+def test_a_damaged_pickle_is_one_line(tmp_path: Path) -> None:
+    """Cut anywhere, or with any byte of its pickle changed: a CheckpointError, or tensors; no other error."""
+    torch.save({"a.weight": torch.ones(2, 3), "b": torch.ones(1)}, tmp_path / "x.pth")
+    whole = (tmp_path / "x.pth").read_bytes()
+    with zipfile.ZipFile(tmp_path / "x.pth") as archive:
+        pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    path = tmp_path / "y.pth"
+    for end in range(0, len(whole), 97):
+        path.write_bytes(whole[:end])
+        with pytest.raises(CheckpointError):
+            PickleFile(path)
+    for at in range(0, len(pickled), 2):
+        changed = pickled[:at] + bytes([pickled[at] ^ 1 << at % 8]) + pickled[at + 1 :]
+        rewritten(tmp_path / "x.pth", path, data_pkl=changed)
+        with suppress(CheckpointError):
+            PickleFile(path)

@@ -6,7 +6,10 @@ pickle builds tensors alone, and no tensor claims more than its storage. Knows n
 
 from __future__ import annotations
 
+import os
 import pickle
+import pickletools
+import struct
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..documents import short
 from ..errors import CheckpointError
 from .tensors import COPY_AGAIN, TensorInfo
 
-MAX_PICKLE_BYTES = 64 * 2**20  # the pickle holds names and shapes alone; the real ones are below 1 MB
+MAX_PICKLE_BYTES = 2 * 2**20  # the pickle holds names and shapes alone; the real ones are below 1 MB
+MAX_TUPLE = 10_000  # values in one tuple, those of the tuples in it included: the real ones hold a dozen
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "weights", "ema")  # where trainers put the state
 REFUSED = "refused: {what}; nothing in it was executed"
 CONVERT = "have its source re-save the bare tensors (torch.save(model.state_dict(), …)), or give a safetensors file"
@@ -64,6 +69,45 @@ def check_archive(path: Path) -> None:
         raise CheckpointError(f"{path}: " + REFUSED.format(what="its entries are compressed"), CONVERT)
     if sum(member.file_size for member in members) > path.stat().st_size or pickles[0].file_size > MAX_PICKLE_BYTES:
         raise CheckpointError(f"{path}: " + REFUSED.format(what="its entries claim more than the file holds"), CONVERT)
+    try:
+        _check_tuples(path, _stored(path, pickles[0]))
+    except (ValueError, IndexError, KeyError, OSError, struct.error) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: truncated or damaged: its pickle makes no sense", COPY_AGAIN) from None
+
+
+def _stored(path: Path, member: zipfile.ZipInfo) -> bytes:
+    """The bytes of an uncompressed entry; its checksum is PyTorch's to look at, which may leave it out."""
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)
+        name, extra = struct.unpack("<HH", file.read(4))
+        file.seek(name + extra, os.SEEK_CUR)
+        return file.read(member.file_size)
+
+
+def _check_tuples(path: Path, data: bytes) -> None:
+    """Raise CheckpointError where a tuple holds too much, counted as hashing it as a key would, which could not end."""
+    stack: list[int] = []  # for each value: 1, or what a tuple holds
+    marks: list[int] = []
+    memo: dict[Any, int] = {}
+    for opcode, arg, _ in pickletools.genops(data):
+        name, before = opcode.name, opcode.stack_before
+        if name == "MARK":
+            marks.append(len(stack))
+        elif name.endswith("PUT") or name == "MEMOIZE":
+            memo[len(memo) if arg is None else arg] = stack[-1]
+        elif name.endswith("GET"):
+            stack.append(memo[arg])
+        else:
+            below = before.index(pickletools.markobject) if pickletools.markobject in before else len(before)
+            start = (marks.pop() if below < len(before) else len(stack)) - below
+            if start < 0:
+                raise IndexError
+            held = 1 + sum(stack[start:]) if "TUPLE" in name else 1
+            if held > MAX_TUPLE:
+                raise CheckpointError(f"{path}: " + REFUSED.format(what="it holds more than tensors"), CONVERT)
+            stack[start:] = [held] * len(opcode.stack_after)
 
 
 def _not_a_zip(path: Path, start: bytes) -> tuple[str, str]:
@@ -87,10 +131,10 @@ def _load(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
         raise CheckpointError(f"{path}: " + REFUSED.format(what="it holds more than tensors"), CONVERT) from None
-    except (RuntimeError, OSError, ValueError, KeyError, IndexError, TypeError, EOFError, AttributeError) as error:
+    except Exception as error:  # a damaged file meets every kind in the library
         if "TorchScript" in str(error):
             raise CheckpointError(f"{path}: " + REFUSED.format(what="it holds a program"), CONVERT) from None
-        first_line = str(error).partition("\n")[0]
+        first_line = (str(error) or type(error).__name__).partition("\n")[0][:200]
         raise CheckpointError(f"{path}: truncated or damaged: {first_line}", COPY_AGAIN) from None
     state = _unwrap(path, content)
     _check_storage(path, state)
@@ -105,7 +149,7 @@ def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
         content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path}: holds no mapping from names to tensors", CONVERT)
-    odd = [str(name) for name, value in content.items() if not isinstance(value, Tensor) or not isinstance(name, str)]
+    odd = [short(name) for name, value in content.items() if not isinstance(value, Tensor) or not isinstance(name, str)]
     if odd:
         raise CheckpointError(f"{path}: {odd[0]} is no tensor ({len(odd)} such entries)", CONVERT)
     wrapped = all(name.startswith("module.") for name in content)  # what DataParallel puts before each name
