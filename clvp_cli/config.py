@@ -12,9 +12,21 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from .documents import read_json
+from .documents import read_json, short
 from .errors import ConfigError
 from .locate import CONFIG_NAME, model_file
+
+MAX_SIZE = 2**24  # no width or vocabulary is near it; what is built from a larger one would fill the memory
+MAX_LAYERS = 1000
+MAX_NUMBER = 1e30  # of what is no size
+
+
+def check_size(owner: str, name: str, value: object, least: int = 0) -> None:
+    """Raise ConfigError unless `value` is a whole number that a model could have as its size or number of layers."""
+    most = MAX_LAYERS if name.endswith(("layers", "blocks")) else MAX_SIZE
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        wanted = f"a whole number from {least} to {most:,}"
+        raise ConfigError(f"{owner}{name}: {wanted} is expected, found {short(value)}")
 
 
 def _part(loaded: dict[str, Any], name: str) -> dict[str, Any]:
@@ -32,12 +44,15 @@ class PublishedConfig:
     model_type: ClassVar[str] = ""
     extra: dict[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, /, *args: Any, **kwargs: Any) -> None:
         names = [f for f in fields(self) if f.name != "extra"]
         if len(args) > len(names):
             raise TypeError(f"{type(self).__name__} takes at most {len(names)} positional arguments, got {len(args)}")
         given = {f.name: value for f, value in zip(names, args, strict=False)}
-        extra = dict(kwargs.pop("extra", {}))
+        extra = kwargs.pop("extra", {})
+        if not isinstance(extra, Mapping):
+            raise ConfigError(f"{type(self).__name__}.extra: a mapping is expected, found {short(extra)}")
+        extra = dict(extra)
         for name, value in kwargs.items():
             (given if any(f.name == name for f in names) else extra)[name] = value
         for f in names:
@@ -51,13 +66,19 @@ class PublishedConfig:
         self._check()
 
     def _check(self) -> None:
-        """Raise ConfigError where a value cannot be: sizes are positive integers."""
+        """Raise ConfigError where a value cannot be: sizes are whole numbers of a model's order, others are finite."""
         for f in fields(self):
-            value = getattr(self, f.name)
-            if f.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-                raise ConfigError(f"{type(self).__name__}.{f.name}: a whole number is expected, found {value!r}")
-            if f.type == "float" and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ConfigError(f"{type(self).__name__}.{f.name}: a number is expected, found {value!r}")
+            value, owner = getattr(self, f.name), f"{type(self).__name__}."
+            if f.type == "int" or (f.type == "int | None" and value is not None):
+                check_size(owner, f.name, value, -1 if f.name == "pad_token_id" else 0)
+            if f.type == "bool" and not (value is None or isinstance(value, int)):
+                raise ConfigError(f"{owner}{f.name}: true or false is expected, found {short(value)}")
+            if f.type == "str" and not isinstance(value, str):
+                raise ConfigError(f"{owner}{f.name}: a word is expected, found {short(value)}")
+            if f.type == "float" and (
+                isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER
+            ):
+                raise ConfigError(f"{owner}{f.name}: a number is expected, found {short(value)}")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
@@ -114,7 +135,7 @@ class ClvpEncoderConfig(PublishedConfig):
         self._check()
         _check_heads(type(self).__name__, self.hidden_size, self.num_attention_heads)
         if self.summary_type not in ("mean", "last", "first", "cls_index"):
-            raise ConfigError(f"summary_type {self.summary_type!r}: mean, last, first or cls_index is expected")
+            raise ConfigError(f"summary_type {short(self.summary_type)}: mean, last, first or cls_index is expected")
 
     @property
     def rotary_dim(self) -> int:
@@ -170,7 +191,7 @@ class ClvpDecoderConfig(PublishedConfig):
         _check_heads(type(self).__name__, self.hidden_size, self.num_attention_heads)
         codes = self.decoder_fixing_codes
         if not isinstance(codes, list | tuple) or len(codes) != 4 or not all(isinstance(c, int) for c in codes):
-            raise ConfigError(f"decoder_fixing_codes: four codes are expected, found {codes!r}")
+            raise ConfigError(f"decoder_fixing_codes: four codes are expected, found {short(codes)}")
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -222,7 +243,7 @@ def known_only(cls: type[Any], values: Mapping[str, Any], what: str) -> dict[str
     known = {f.name for f in fields(cls)}
     unknown = sorted(set(values) - known - {"model_type"})
     if unknown:
-        raise ConfigError(f"{what} config: unknown key {unknown[0]!r}", f"known are {', '.join(sorted(known))}")
+        raise ConfigError(f"{what} config: unknown key {short(unknown[0])}", f"known are {', '.join(sorted(known))}")
     return {name: value for name, value in values.items() if name in known}
 
 

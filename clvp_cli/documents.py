@@ -32,10 +32,22 @@ def short(value: object) -> str:
     return told if len(told) <= 100 else f"{told[:90]}...{told[-5:]}"
 
 
+def read_text(path: Path, limit: int = 0) -> str:
+    """A file's text, without a byte order mark; OSError or ValueError: no file, larger than `limit`, not UTF-8."""
+    limit = limit or MAX_JSON_BYTES
+    if path.exists() and not path.is_file():
+        raise ValueError("not a file")
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"larger than {limit:,} bytes")
+    return data.decode("utf-8-sig")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read one JSON object from `path`; raises ConfigError naming the file."""
     try:
-        loaded = json.loads(_text(path, MAX_JSON_BYTES))
+        loaded = json.loads(read_text(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file", "a model directory holds a config.json beside its weights") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -54,7 +66,7 @@ def read_yaml(path: Path, example: str) -> dict[str, Any]:
     import yaml
 
     try:
-        text = _text(path, MAX_YAML_BYTES)
+        text = read_text(path, MAX_YAML_BYTES)
         _check_events(yaml.parse(text, yaml.SafeLoader))
         _check_keys(yaml.compose(text, yaml.SafeLoader))
         loaded = yaml.safe_load(text)
@@ -65,16 +77,6 @@ def read_yaml(path: Path, example: str) -> dict[str, Any]:
     if loaded is not None and not isinstance(loaded, dict):
         raise ConfigError(f"{path}: a mapping is expected, found {type(loaded).__name__}", example)
     return {str(key): value for key, value in (loaded or {}).items()}
-
-
-def _text(path: Path, limit: int) -> str:
-    if path.exists() and not path.is_file():
-        raise ValueError("not a file")
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"larger than {limit:,} bytes")
-    return data.decode("utf-8-sig")
 
 
 def _reason(error: Exception) -> str:

@@ -205,6 +205,17 @@ def test_published_configuration() -> None:
     assert extractor.mel_filters.shape == (513, 80)
 
 
+BAD_SETTINGS = [
+    *(("sampling_rate", value) for value in ("1e20", "NaN", "0", "-1", "true", '"x"', "[1]", "9" * 4000, "22050.5")),
+    *(("n_fft", value) for value in ("1e9", "1000000000", "null")),
+    *(("hop_length", value) for value in ("1", "[]")),
+    *(("feature_size", value) for value in ("1000000", "{}")),
+    *(("default_audio_length", value) for value in ("1e9", "NaN", '"6"', "1e999")),
+    *(("chunk_length", value) for value in ('"x"', "-5")),
+    *(("padding_value", value) for value in ("NaN", '"%s"' % ("x" * 10**6))),
+]
+
+
 def test_bad_configuration(tmp_path: Path) -> None:
     """A missing, damaged or senseless configuration names the file or the key; an unwritable place too."""
     with pytest.raises(ConfigError, match="no such file"):
@@ -216,6 +227,13 @@ def test_bad_configuration(tmp_path: Path) -> None:
         ClvpFeatureExtractor(padding_side="top")
     with pytest.raises(AudioError, match="mel norms"):
         ClvpFeatureExtractor(mel_norms=[1.0, 2.0])
+    for name, value in BAD_SETTINGS:
+        (tmp_path / "preprocessor_config.json").write_text(f'{{"{name}": {value}}}')
+        with pytest.raises(ConfigError, match=rf"preprocessor_config\.json: .*{name} is ") as caught:
+            ClvpFeatureExtractor.from_pretrained(tmp_path)
+        assert len(caught.value.message) < len(str(tmp_path)) + 250
+    (tmp_path / "preprocessor_config.json").write_text('{"self": 1}')
+    assert ClvpFeatureExtractor.from_pretrained(tmp_path).extra == {"self": 1}
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         ClvpFeatureExtractor().save_pretrained(tmp_path / "file")

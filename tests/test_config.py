@@ -52,12 +52,28 @@ def test_a_file_survives_the_round_trip(tmp_path) -> None:
         {"text_config": [1]},
         {"logit_scale_init_value": "high"},
         {"decoder_config": {"vocab_size": -1}},
+        {"decoder_config": {"n_inner": "x"}},
+        {"speech_config": {"num_hidden_layers": 2**31}},
+        {"speech_config": {"projection_dim": 10**9}},
+        {"speech_config": {"hidden_size": 10**4000}},
+        {"speech_config": {"use_rotary_embedding": "no"}},
+        {"speech_config": {"hidden_act": ["gelu"]}},
+        {"speech_config": {"summary_type": "x" * 10**6}},
+        {"logit_scale_init_value": float("nan")},
+        {"logit_scale_init_value": 10**400},
+        {"extra": 5},
     ],
 )
 def test_what_cannot_be_is_an_error(bad) -> None:
     """Values of the wrong type or size name their place."""
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as caught:
         ClvpConfig.from_dict(bad)
+    assert len(caught.value.message) < 250
+
+
+def test_a_key_may_have_any_name() -> None:
+    """A key of a config.json that is a word of the program is kept like any other unknown one."""
+    assert ClvpConfig.from_dict({"self": 1, "args": 2}).extra == {"self": 1, "args": 2}
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "", "\x00\x01"])

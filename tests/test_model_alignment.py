@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from clvp_cli.errors import InputError
+from clvp_cli.errors import ConfigError, InputError
 from clvp_cli.model.alignment import AlignmentConfig, AlignmentHead
 
 SMALL = AlignmentConfig(input_size=12, hidden_size=8, vocab_size=5, num_layers=2, kernel_size=3, ignored_ids=[0, 2])
@@ -65,3 +65,13 @@ def test_a_text_without_sound_is_refused(head: AlignmentHead) -> None:
     """Nothing to hear is an error, not a division by zero."""
     with pytest.raises(InputError, match="can be heard"):
         head.score(head(torch.randn(1, 5, 12)), torch.tensor([5]), [[0, 2]])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"num_layers": 2**31}, {"num_layers": "2"}, {"vocab_size": 10**9}, {"ignored_ids": 5}, {"ignored_ids": ["x"]}],
+)
+def test_sizes_that_no_head_has_are_refused_before_it_is_built(bad: dict[str, object]) -> None:
+    """A number that would build for ever, or fill the memory, is an error at once, as is another type."""
+    with pytest.raises(ConfigError, match="alignment "):
+        AlignmentConfig.from_dict(bad)

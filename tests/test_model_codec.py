@@ -99,3 +99,12 @@ def test_a_config_survives_json_and_rejects_unknown_keys() -> None:
     assert CodecConfig.from_dict(SMALL.to_dict()) == SMALL
     with pytest.raises(ConfigError, match="num_code"):
         CodecConfig.from_dict({"num_code": 3})
+
+
+@pytest.mark.parametrize(
+    "bad", [{"num_layers": 2**31}, {"num_layers": 30}, {"num_codes": 10**9}, {"relative": "x"}, {"num_layers": "2"}]
+)
+def test_sizes_that_no_codec_has_are_refused_before_it_is_built(bad: dict[str, object]) -> None:
+    """A number that would build for ever, or fill the memory, is an error at once, as is another type."""
+    with pytest.raises(ConfigError, match="codec "):
+        CodecConfig.from_dict(bad)

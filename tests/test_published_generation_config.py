@@ -64,6 +64,9 @@ def test_merging() -> None:
         ({"top_p": 1.5}, "top_p"),
         ({"max_new_tokens": "many"}, "max_new_tokens is 'many'"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"num_beams": None}, "num_beams is None"),
+        ({"self": 1}, "unknown generation setting 'self'"),
+        ({"pad": "x" * 10**6}, r"^pad is 'x+\.\.\.x+'$"),
     ],
 )
 def test_refusals(values: dict[str, Any], message: str) -> None:

@@ -216,3 +216,24 @@ def test_loads_neither_torch_nor_tokenizers_before_the_first_text() -> None:
         "t.load_tokenizer(None).encode('hello'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("model_max_length", value) for value in ('"x"', "1e999", "NaN", "[1]")),
+        *(("errors", value) for value in ('"no such"', '"\\u0000"', "5")),
+        *(("clvp_normalizer", value) for value in ("[]", "{}", "5")),
+        *(("padding_side", value) for value in ('"top"', "1")),
+        *(("added_tokens_decoder", value) for value in ("[]", '{"x": "a"}', '{"-1": "a"}', '{"1": "a", "2": {}}')),
+        *(("bos_token", value) for value in ("5", '{"content": 5}', '""')),
+        *(("add_bos_token", value) for value in ('"x"', "[" * 5000 + "]" * 5000)),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_one_line(tmp_path: Path, key: str, value: str) -> None:
+    """A tokenizer_config.json with a value that cannot be meant is an InputError, whatever the value is."""
+    ClvpTokenizer().save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(f'{{"{key}": {value}}}')
+    with pytest.raises(InputError) as caught:
+        ClvpTokenizer.from_pretrained(tmp_path)
+    assert len(caught.value.message) < len(str(tmp_path)) + 250

@@ -66,12 +66,35 @@ def test_merges_survive_a_round_trip() -> None:
         ('{"a": "0"}', "the id of 'a'"),
         ('{"a": true}', "the id of 'a'"),
         ('{"a": 0, "b": 0}', "share one id"),
+        ('{"a": 4294967296}', "the id of 'a'"),
+        ('{"a": "%s"}' % ("x" * 10**5), "the id of 'a' is 'x"),
+        ('{"a\\ud800": 1}', "is no text"),
+        ('{"a":' * 10**5, "not valid JSON"),
     ],
 )
 def test_a_damaged_vocabulary_is_refused_by_name(text: str, reason: str) -> None:
     """The error names the file and what is wrong in it."""
-    with pytest.raises(InputError, match=rf"vocab\.json.*{reason}"):
+    with pytest.raises(InputError, match=rf"vocab\.json.*{reason}") as caught:
         parse_vocab(text, "vocab.json")
+    assert len(caught.value.message) < 250
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"model": {"vocab": {"a": 0}, "merges": 5}},
+        {"model": {"vocab": {"a": 0}, "merges": [5]}},
+        {"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": 5},
+        {"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [5]},
+        {"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"content": "b", "id": "x"}]},
+        {"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"content": "b", "id": 0}]},
+    ],
+)
+def test_a_damaged_file_of_tortoises_is_refused(tmp_path: Path, document: dict[str, object]) -> None:
+    """Merges or added tokens of another kind, or two tokens with one id, are an error that names the file."""
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"tokenizer\.json: "):
+        read_tortoise(tmp_path / "tokenizer.json")
 
 
 def test_a_damaged_merge_is_refused_by_line() -> None:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from clvp_cli.audio.clips import as_clips
 from clvp_cli.audio.mel import PUBLISHED, MelConfig, log_mel, mel_filters, norm_column, published_mel_norms
 from clvp_cli.audio.waveform import Samples
-from clvp_cli.documents import read_json
-from clvp_cli.errors import AudioError, ConfigError, OutputError
+from clvp_cli.documents import read_json, short
+from clvp_cli.errors import AudioError, ClvpError, ConfigError, OutputError
 from clvp_cli.fields import Fields
 from clvp_cli.locate import model_file
 
@@ -97,6 +97,7 @@ class ClvpFeatureExtractor:
 
     def __init__(
         self,
+        /,
         feature_size: int = 80,
         sampling_rate: int = 22050,
         default_audio_length: float = 6,
@@ -110,8 +111,7 @@ class ClvpFeatureExtractor:
         **kwargs: Any,
     ) -> None:
         if padding_side not in ("right", "left"):
-            raise ConfigError(f"padding_side {padding_side!r} is unknown", 'use "right" or "left"')
-        norm_column(mel_norms, feature_size)
+            raise ConfigError(f"padding_side {short(padding_side)} is unknown", 'use "right" or "left"')
         self.feature_size = feature_size
         self.sampling_rate = sampling_rate
         self.default_audio_length = default_audio_length
@@ -119,9 +119,14 @@ class ClvpFeatureExtractor:
         self.chunk_length = chunk_length
         self.n_fft = n_fft
         self.padding_value = padding_value
-        self.mel_norms = None if mel_norms is None else np.asarray(mel_norms, dtype=np.float32).tolist()
         self.return_attention_mask = return_attention_mask
         self.padding_side = padding_side
+        for name, least, most in (("chunk_length", 0, 3600), ("padding_value", -1e6, 1e6)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not least <= value <= most:
+                raise ConfigError(f"{name} is {short(value)}", f"it is a number from {least:g} to {most:g}")
+        norm_column(mel_norms, self.config.feature_size)
+        self.mel_norms = None if mel_norms is None else np.asarray(mel_norms, dtype=np.float32).tolist()
         self.extra = kwargs  # keys of a configuration file that nothing here reads; written back by to_dict
 
     @property
@@ -250,7 +255,7 @@ class ClvpFeatureExtractor:
         return [str(path)]
 
     @classmethod
-    def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs: Any) -> Self:
+    def from_dict(cls, feature_extractor_dict: dict[str, Any], /, **kwargs: Any) -> Self:
         """Build from the content of a preprocessor_config.json; `kwargs` override it."""
         derived = ("n_samples", "nb_max_frames", "feature_extractor_type", "mel_filters")
         values = {**feature_extractor_dict, **kwargs}
@@ -259,7 +264,12 @@ class ClvpFeatureExtractor:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Read preprocessor_config.json: of a directory, "mini" or a hub id in the local cache, or that file itself."""
-        return cls.from_dict(read_json(model_file(pretrained_model_name_or_path, CONFIG_NAME)), **kwargs)
+        path = model_file(pretrained_model_name_or_path, CONFIG_NAME)
+        values = read_json(path)
+        try:
+            return cls.from_dict(values, **kwargs)
+        except ClvpError as error:
+            raise ConfigError(f"{path}: {error.message}", error.hint) from None
 
 
 def load_extractor(directory: Path) -> ClvpFeatureExtractor:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clvp_cli.documents import short
 from clvp_cli.errors import AudioError
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -25,6 +26,16 @@ Samples = npt.NDArray[np.float32]
 BLOCK_FRAMES = 1024  # frames transformed at a time: 8 MB of doubles, whatever the file's length
 POWER_FLOOR = 1e-5  # the published clamp under the logarithm
 NNLS_STEPS = 20  # leaves a mean log-mel error of 0.02 on speech, far under what phase guessing adds (0.14)
+
+
+WHOLE = (int, np.integer)
+BOUNDS: dict[str, tuple[Any, float, float]] = {  # what lies outside would fill the memory, or mean nothing
+    "feature_size": (WHOLE, 1, 512),
+    "sampling_rate": (WHOLE, 1000, 384_000),
+    "n_fft": (WHOLE, 16, 32_768),
+    "hop_length": (WHOLE, 16, 32_768),
+    "default_audio_length": ((int, float, np.number), 0.01, 60),
+}
 
 
 @dataclass(frozen=True)
@@ -40,8 +51,11 @@ class MelConfig:
     default_audio_length: float = 6.0  # seconds of one conditioning window
 
     def __post_init__(self) -> None:
-        if min(self.feature_size, self.sampling_rate, self.n_fft, self.hop_length) < 1:
-            raise AudioError("mel settings must be positive: feature_size, sampling_rate, n_fft, hop_length")
+        for name, (kinds, least, most) in BOUNDS.items():
+            value: Any = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+                limits = f"it is a number from {least:g} to {most:g}"
+                raise AudioError(f"mel settings are positive and within reason: {name} is {short(value)}", limits)
 
     @property
     def window_samples(self) -> int:

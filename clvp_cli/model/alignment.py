@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import known_only
+from ..config import check_size, known_only
 from ..errors import ConfigError, InputError
 
 
@@ -34,10 +34,11 @@ class AlignmentConfig:
     ignored_ids: list[int] = field(default_factory=lambda: [0, 1, 2, 255])  # end, unknown, blank between words, begin
 
     def __post_init__(self) -> None:
-        for name in ("input_size", "hidden_size", "kernel_size", "vocab_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"alignment {name}: a whole number above 0 is expected, found {value!r}")
+        for name in ("input_size", "hidden_size", "kernel_size", "vocab_size", "num_layers"):
+            check_size("alignment ", name, getattr(self, name), least=name != "num_layers")
+        ids = self.ignored_ids
+        if not isinstance(ids, list | tuple) or not all(type(each) is int for each in ids):
+            raise ConfigError("alignment ignored_ids: a list of text ids is expected")
         if self.kernel_size % 2 == 0:
             raise ConfigError(f"alignment kernel_size {self.kernel_size}: an odd number is expected")
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import known_only
+from ..config import check_size, known_only
 from ..errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -49,9 +49,11 @@ class CodecConfig:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value = getattr(self, f.name)
-            if f.type == "int" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                raise ConfigError(f"codec {f.name}: a whole number is expected, found {value!r}")
+            if f.type == "int":
+                check_size("codec ", f.name, getattr(self, f.name))
+            elif not isinstance(getattr(self, f.name), bool):
+                raise ConfigError(f"codec {f.name}: true or false is expected")
+        check_size("codec ", "widest layer", self.hidden_size * 2**self.num_layers)
         if self.kernel_size % 2 == 0 or min(self.feature_size, self.num_codes, self.codebook_dim, self.num_layers) < 1:
             raise ConfigError("codec: kernel_size must be odd; bands, codes, codebook_dim and layers at least 1")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from ..documents import read_json
+from ..documents import read_json, short
 from ..errors import ConfigError, OutputError
 from ..locate import model_file
 from ..settings import SamplingSettings, check, field_types, nearest
@@ -87,7 +87,7 @@ class GenerationConfig:
     seed: int | None = None  # row i of a prompt depends on (seed, i) alone; None: drawn from torch's generator
     batch_size: int = 0  # rows at once, 0 by memory; changes no result
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, /, **kwargs: Any) -> None:
         for each in dataclasses.fields(self):
             setattr(self, each.name, each.default)
         self._set(kwargs)
@@ -100,18 +100,19 @@ class GenerationConfig:
                 setattr(self, name, value)
             elif name in INERT:
                 if value != INERT[name]:
-                    raise ConfigError(f"generation setting {name}={value!r} is not offered here", "leave it out")
+                    raise ConfigError(f"generation setting {name}={short(value)} is not offered here", "leave it out")
             elif name not in FREE:
-                raise ConfigError(f"unknown generation setting {name!r}", nearest(name, known))
+                raise ConfigError(f"unknown generation setting {short(name)}", nearest(name, known))
         for name in WHOLE:
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-                raise ConfigError(f"generation setting {name} is {value!r}", "a whole number is expected")
+            needed = getattr(type(self), name) is not None
+            if (value is not None or needed) and (not isinstance(value, int) or isinstance(value, bool)):
+                raise ConfigError(f"generation setting {name} is {short(value)}", "a whole number is expected")
         if self.code_positions not in ("trained", "skip"):
-            raise ConfigError(f"code_positions is {self.code_positions!r}", 'use "trained" or "skip"')
+            raise ConfigError(f"code_positions is {short(self.code_positions)}", 'use "trained" or "skip"')
         whole = isinstance(self.pad, int) and not isinstance(self.pad, bool) and self.pad > 0
         if self.pad not in ("own", "batch") and not whole:
-            raise ConfigError(f"pad is {self.pad!r}", 'use "own", "batch" or a number of codes')
+            raise ConfigError(f"pad is {short(self.pad)}", 'use "own", "batch" or a number of codes')
         self._check_rows()
 
     def _check_rows(self) -> None:

@@ -5,16 +5,20 @@ Owns which files stand for a tokenizer and what its configuration may say. Knows
 
 from __future__ import annotations
 
+import codecs
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clvp_cli.errors import InputError, OutputError, TextError
+from clvp_cli.documents import read_json, short
+from clvp_cli.errors import ConfigError, InputError, OutputError, TextError
 from clvp_cli.text.vocabulary import (
     MERGES_FILE,
     TORTOISE_FILE,
     VOCAB_FILE,
     Vocabulary,
+    checked_ids,
     format_merges,
     format_vocab,
     read_tortoise,
@@ -27,11 +31,15 @@ if TYPE_CHECKING:
 CONFIG_FILE = "tokenizer_config.json"
 # Our own settings have names of their own: transformers refuses a saved `normalizer`, its tokenizer has one.
 _OWN_SETTINGS = {"clvp_normalizer": "normalizer", "clvp_scheme": "scheme"}
-_SAVED = (
-    *("errors", "bos_token", "eos_token", "unk_token", "pad_token"),
-    *("add_prefix_space", "add_bos_token", "add_eos_token"),
-    *("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces"),
-)
+_SAVED: dict[str, Any] = {
+    "errors": str,
+    **dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), str | dict),
+    **dict.fromkeys(("add_prefix_space", "add_bos_token", "add_eos_token"), bool),
+    "model_max_length": int | float,
+    "padding_side": str,
+    "truncation_side": str,
+    "clean_up_tokenization_spaces": bool,
+}
 
 
 def has_vocabulary(directory: Path) -> bool:
@@ -62,30 +70,44 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: expected an object of settings")
+        config = read_json(path)
+    except ConfigError as error:
+        raise InputError(error.message, error.hint) from error
     settings = {key: config[key] for key in (*_SAVED, "added_tokens_decoder") if config.get(key) is not None}
-    settings.update({name: config[key] for key, name in _OWN_SETTINGS.items() if key in config})
-    return settings
+    for key, value in settings.items():
+        if not isinstance(value, _SAVED.get(key, dict)) or not _meant(key, value):
+            raise InputError(f"{path}: {key} is {short(value)}", "fetch or convert the model again")
+    own = {name: config[key] for key, name in _OWN_SETTINGS.items() if key in config}
+    if odd := [name for name, value in own.items() if not isinstance(value, str | None)]:
+        raise InputError(f"{path}: {odd[0]} is {short(own[odd[0]])}", "fetch or convert the model again")
+    return settings | own
+
+
+def _meant(key: str, value: Any) -> bool:
+    """Whether a setting of the right type is one that can be used."""
+    if key == "errors":
+        try:
+            return bool(codecs.lookup_error(value))
+        except (LookupError, ValueError):
+            return False
+    return value in ("left", "right") if key.endswith("_side") else not isinstance(value, float) or math.isfinite(value)
 
 
 def token_text(token: Any) -> str:
     """The text of a special token: a string, an AddedToken, or a saved one ({"content": …})."""
     text = token.get("content") if isinstance(token, dict) else getattr(token, "content", token)
     if not isinstance(text, str) or not text:
-        raise TextError(f"{token!r} is no special token", hint="pass a string that is not empty")
+        raise TextError(f"{short(token)} is no special token", hint="pass a string that is not empty")
     return text
 
 
 def added_tokens(saved: dict[Any, Any]) -> dict[str, int]:
     """Token → id, of a saved ``added_tokens_decoder`` (id → token)."""
     try:
-        return {token_text(token): int(index) for index, token in saved.items()}
-    except (AttributeError, ValueError, TypeError) as error:
-        raise InputError(f"the saved added_tokens_decoder cannot be read: {error}") from error
+        added = {token_text(token): int(index) for index, token in saved.items()}
+    except (AttributeError, ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"the saved added_tokens_decoder cannot be read: {str(error)[:120]}") from error
+    return checked_ids(added, "added_tokens_decoder") if added else {}
 
 
 def plain_ids(ids: Any) -> list[int]:

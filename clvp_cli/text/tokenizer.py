@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from clvp_cli.documents import short
 from clvp_cli.errors import TextError, UsageError
 from clvp_cli.locate import model_path
 from clvp_cli.text import bpe, saving
@@ -66,7 +67,7 @@ class ClvpTokenizer(TokenTable):
         **kwargs: Any,
     ) -> None:
         if scheme not in SCHEMES:
-            raise UsageError(f"no tokenizer scheme is called {scheme!r}", hint=f"choose one of: {', '.join(SCHEMES)}")
+            raise UsageError(f"no tokenizer scheme is called {short(scheme)}", f"choose one of: {', '.join(SCHEMES)}")
         if (vocab_file is None) != (merges_file is None):
             raise UsageError("a vocabulary is two files", hint="pass both vocab_file and merges_file, or neither")
         if vocabulary is None and vocab_file is not None and merges_file is not None:

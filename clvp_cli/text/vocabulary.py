@@ -7,18 +7,22 @@ matter (a missing header or final newline, Windows line ends) and refuse, by nam
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from clvp_cli.documents import read_text, short
 from clvp_cli.errors import InputError
 
 VOCAB_FILE = "vocab.json"
 MERGES_FILE = "merges.txt"
 TORTOISE_FILE = "tokenizer.json"
 MERGES_HEADER = "#version: 0.2"
+MAX_ID = 2**24
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can write and no text holds
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,22 @@ def read_tortoise(path: Path) -> Vocabulary:
         raise InputError(
             f"{path}: no BPE model with a vocab and merges in it", hint="expected Tortoise's tokenizer.json"
         )
-    ids = _checked_ids(model["vocab"], str(path))
-    lines = [pair if isinstance(pair, str) else " ".join(map(str, pair)) for pair in model["merges"]]
-    added = [entry for entry in document.get("added_tokens") or [] if isinstance(entry, dict)]
+    merges, added = model["merges"], document.get("added_tokens") or []
+    ids = checked_ids(model["vocab"], str(path))
+    if not isinstance(merges, list) or not all(isinstance(pair, str | list) for pair in merges):
+        raise InputError(f"{path}: merges are a list of pairs of tokens")
+    if not isinstance(added, list) or not all(isinstance(entry, dict) for entry in added):
+        raise InputError(f"{path}: added_tokens are a list of objects")
+    lines = [pair if isinstance(pair, str) else " ".join(map(str, pair)) for pair in merges]
     for entry in added:
-        ids.setdefault(str(entry.get("content")), int(entry.get("id", len(ids))))
-    return Vocabulary(ids, _checked_merges(lines, 1, str(path)), tuple(str(entry.get("content")) for entry in added))
+        ids.setdefault(str(entry.get("content")), entry.get("id", len(ids)))
+    control = tuple(str(entry.get("content")) for entry in added)
+    return Vocabulary(checked_ids(ids, str(path)), _checked_merges(lines, 1, str(path)), control)
 
 
 def parse_vocab(text: str, source: str) -> dict[str, int]:
     """The token → id object of a vocab.json."""
-    return _checked_ids(_parse_json(text, source), source)
+    return checked_ids(_parse_json(text, source), source)
 
 
 def parse_merges(text: str, source: str) -> list[tuple[str, str]]:
@@ -92,9 +101,10 @@ def format_merges(merges: list[tuple[str, str]]) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        return read_text(path)
+    except (OSError, ValueError) as error:
+        decoded = not isinstance(error, UnicodeDecodeError)
+        reason = getattr(error, "strerror", None) or (str(error) if decoded else "not UTF-8 text")
         raise InputError(f"cannot read the vocabulary file {path}: {reason}") from error
 
 
@@ -102,15 +112,19 @@ def _parse_json(text: str, source: str) -> Any:
     try:
         return json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{source}: not valid JSON ({error})", hint="fetch or convert the model again") from error
+        hint = "fetch or convert the model again"
+        raise InputError(f"{source}: not valid JSON ({str(error)[:120]})", hint) from error
 
 
-def _checked_ids(ids: Any, source: str) -> dict[str, int]:
+def checked_ids(ids: Any, source: str) -> dict[str, int]:
+    """Token → id as a file has it; InputError where it is no such mapping, or two tokens share an id."""
     if not isinstance(ids, dict) or not ids:
         raise InputError(f"{source}: expected an object of tokens and their ids")
     for token, index in ids.items():
-        if isinstance(index, bool) or not isinstance(index, int) or index < 0:
-            raise InputError(f"{source}: the id of {token!r} is {index!r}, not a whole number from 0 up")
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index <= MAX_ID:
+            raise InputError(f"{source}: the id of {short(token)} is {short(index)}, not a whole number from 0 up")
+        if not token.isascii() and SURROGATE.search(token):
+            raise InputError(f"{source}: the token {short(token)} is no text")
     if len(set(ids.values())) != len(ids):
         raise InputError(f"{source}: two tokens share one id")
     return dict(ids)
