@@ -7,6 +7,7 @@ or the command line. Unknown keys of a config.json are kept in `extra` and writt
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,12 +19,14 @@ from .locate import CONFIG_NAME, model_file
 
 MAX_SIZE = 2**24  # no width or vocabulary is near it; what is built from a larger one would fill the memory
 MAX_LAYERS = 1000
+DEPTHS = ("layers", "blocks")  # how the names of what counts layers end
 MAX_NUMBER = 1e30  # of what is no size
 
 
-def check_size(owner: str, name: str, value: object, least: int = 0) -> None:
+def check_size(owner: str, name: str, value: object, least: int = 0, most: int | None = None) -> None:
     """Raise ConfigError unless `value` is a whole number that a model could have as its size or number of layers."""
-    most = MAX_LAYERS if name.endswith(("layers", "blocks")) else MAX_SIZE
+    if most is None:
+        most = MAX_LAYERS if name.endswith(DEPTHS) else MAX_SIZE
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         wanted = f"a whole number from {least} to {most:,}"
         raise ConfigError(f"{owner}{name}: {wanted} is expected, found {short(value)}")
@@ -70,7 +73,10 @@ class PublishedConfig:
         for f in fields(self):
             value, owner = getattr(self, f.name), f"{type(self).__name__}."
             if f.type == "int" or (f.type == "int | None" and value is not None):
-                check_size(owner, f.name, value, -1 if f.name == "pad_token_id" else 0)
+                told_later = sys.maxsize if f.name.endswith(DEPTHS) else None  # against the weights that are there
+                check_size(owner, f.name, value, -1 if f.name == "pad_token_id" else 0, told_later)
+            if "drop" in f.name and not 0 <= value <= 1:
+                raise ConfigError(f"{owner}{f.name}: a share from 0 to 1 is expected, found {short(value)}")
             if f.type == "bool" and not (value is None or isinstance(value, int)):
                 raise ConfigError(f"{owner}{f.name}: true or false is expected, found {short(value)}")
             if f.type == "str" and not isinstance(value, str):
@@ -79,6 +85,15 @@ class PublishedConfig:
                 isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER
             ):
                 raise ConfigError(f"{owner}{f.name}: a number is expected, found {short(value)}")
+
+    def check_depth(self) -> None:
+        """Raise ConfigError for more layers than a model has: before it is built, where no weights tell how many."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, PublishedConfig):
+                value.check_depth()
+            elif f.name.endswith(DEPTHS):
+                check_size(f"{type(self).__name__}.", f.name, value)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:

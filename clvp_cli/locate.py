@@ -5,12 +5,12 @@ Reads directories, and the index of a model's shards, alone; no network. Knows n
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 
-from .errors import CheckpointError
+from .documents import read_json, short
+from .errors import CheckpointError, ConfigError
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 EMBEDDED = {"mini": ASSETS / "mini"}
@@ -47,8 +47,11 @@ def model_path(name: str | Path, file: str | None = None) -> Path:
     if name in EMBEDDED:
         return EMBEDDED[name]
     path = expanded(name)
-    if path.exists():
-        return path
+    try:
+        if path.exists():
+            return path
+    except OSError as error:
+        raise CheckpointError(f"{short(name)}: cannot be read: {error.strerror}", "give a model's directory") from None
     found = (cached_model(name, file) if file else None) or cached_model(name)
     if found is None:
         raise CheckpointError(
@@ -106,7 +109,7 @@ def is_whole(directory: Path) -> bool:
     if first is None or first.suffix != ".json":
         return first is not None
     try:
-        shards = set(json.loads(first.read_text(encoding="utf-8"))["weight_map"].values())
+        shards = set(read_json(first)["weight_map"].values())
         return bool(shards) and all((directory / shard).is_file() for shard in shards)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ConfigError, LookupError, TypeError, AttributeError):
         return False

@@ -67,6 +67,16 @@ def test_module_of_another_shape_is_refused() -> None:
         load_module(module, {"weight": torch.zeros(3), "scale": torch.zeros(1)}, where="here")
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.bool])
+def test_integers_where_numbers_are_multiplied_are_refused(kind: torch.dtype) -> None:
+    """Weights stored as integers are told by name, not met as an error of the arithmetic."""
+    with torch.device("meta"):
+        module = torch.nn.Linear(2, 3)
+    state = {"weight": torch.zeros(3, 2), "bias": torch.zeros(3, dtype=kind)}
+    with pytest.raises(CheckpointError, match=rf"here: 1 not floating point: bias {kind}"):
+        load_module(module, state, torch.float32, where="here")
+
+
 def test_reference_models_own_files_open(tmp_path: Path) -> None:
     """A directory that the published classes saved opens, and its extra configuration keys are kept."""
     for name in ("hf_partial", "hf_biased"):

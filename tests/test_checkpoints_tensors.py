@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -70,12 +71,18 @@ def test_truncated_file_is_named(tmp_path: Path, kept: int) -> None:
         (b"{" + b"[" * 100_000, b""),
         (b'{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"a":1}', bytes(4)),
         (b"\xff\xfe{}", b""),
+        ({"a": entry(0, 4, [1] * 10**5 + [2])}, bytes(4)),
+        ({"a": entry(0, 4, [10**4000])}, bytes(4)),
+        ({"x" * 10**6: entry(0, 4, [1])}, bytes(4)),
+        ({"a\nb": entry(0, 4, [1])}, bytes(4)),
+        ({"\ud800": entry(0, 4, [1])}, bytes(4)),
     ],
 )
 def test_senseless_header_is_refused(tmp_path: Path, header: object, data: bytes) -> None:
     """A header that contradicts itself or the file is an error that names the file, before anything is allocated."""
-    with pytest.raises(CheckpointError, match=r"x\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"x\.safetensors") as caught:
         read_header(written(tmp_path / "x.safetensors", header, data))
+    assert len(caught.value.message) < len(str(tmp_path)) + 300 and "\n" not in caught.value.message
 
 
 def test_header_of_absurd_length_is_refused(tmp_path: Path) -> None:
@@ -97,8 +104,10 @@ def test_missing_file_is_an_error_not_a_traceback(tmp_path: Path) -> None:
     """A path that is not there is told by name."""
     with pytest.raises(CheckpointError, match="no such file"):
         open_tensors(tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="not readable"):
-        open_tensors(tmp_path)
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for path in (tmp_path, tmp_path / "pipe.safetensors"):
+        with pytest.raises(CheckpointError, match="not readable"):
+            open_tensors(path)
 
 
 def test_opening_a_published_model_loads_no_torch(tmp_path: Path) -> None:

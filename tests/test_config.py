@@ -53,7 +53,7 @@ def test_a_file_survives_the_round_trip(tmp_path) -> None:
         {"logit_scale_init_value": "high"},
         {"decoder_config": {"vocab_size": -1}},
         {"decoder_config": {"n_inner": "x"}},
-        {"speech_config": {"num_hidden_layers": 2**31}},
+        {"speech_config": {"num_hidden_layers": -1}},
         {"speech_config": {"projection_dim": 10**9}},
         {"speech_config": {"hidden_size": 10**4000}},
         {"speech_config": {"use_rotary_embedding": "no"}},
@@ -62,6 +62,8 @@ def test_a_file_survives_the_round_trip(tmp_path) -> None:
         {"logit_scale_init_value": float("nan")},
         {"logit_scale_init_value": 10**400},
         {"extra": 5},
+        {"text_config": {"dropout": 1.5}},
+        {"decoder_config": {"resid_pdrop": -1}},
     ],
 )
 def test_what_cannot_be_is_an_error(bad) -> None:
@@ -69,6 +71,13 @@ def test_what_cannot_be_is_an_error(bad) -> None:
     with pytest.raises(ConfigError) as caught:
         ClvpConfig.from_dict(bad)
     assert len(caught.value.message) < 250
+
+
+def test_a_model_of_a_billion_layers_is_not_built() -> None:
+    """Where no weights tell how many layers there are, the configuration's number is bounded."""
+    config = ClvpConfig.from_dict({"speech_config": {"num_hidden_layers": 10**9}})
+    with pytest.raises(ConfigError, match=r"ClvpEncoderConfig\.num_hidden_layers"):
+        config.check_depth()
 
 
 def test_a_key_may_have_any_name() -> None:

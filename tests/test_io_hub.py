@@ -346,3 +346,18 @@ def test_the_program_fetches_through_a_cut_in_silence(hub: Hub, cache: Path) -> 
     assert (done.returncode, done.stderr) == (0, "")
     assert (Path(json.loads(done.stdout)["path"]) / "model.safetensors").read_bytes() == weights
     assert hub.asked("model.safetensors") == [None, f"bytes={2**20}-"]
+
+
+def test_names_that_lead_nowhere_are_one_line(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` of nobody, a name without end, a path out of the cache: no such model, and nothing outside is read."""
+    monkeypatch.setenv("HF_HOME", "~nosuch/hub")
+    assert not hub_cache().exists()
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    snapshot = snapshot_of(cache, {"config.json": "{}", "model.safetensors": ""})
+    (snapshot.parents[1] / "refs" / "out").write_text("../../../elsewhere")
+    for name in ("~nosuch/x", "x" * 5000, f"{ID}@../refs/main", f"{ID}@out", "../x/y", f"{ID}@..", "a\0b"):
+        with pytest.raises(CheckpointError) as caught:
+            model_path(name)
+        assert "\n" not in caught.value.message
+    index = snapshot_of(cache, {"config.json": "{}", "model.safetensors.index.json": "[" * 10**5}, hub_id="org/deep")
+    assert index.is_dir() and cached_model("org/deep") is None

@@ -52,9 +52,11 @@ def load_module(
         keep_rounded: leave weights in 8 bits as they are, their scales in a buffer `weight_scale` beside each, for
             packing; otherwise they are widened.
     Raises:
-        CheckpointError: names are missing or unknown, or shapes differ.
+        CheckpointError: names are missing or unknown, shapes differ, or what computes is stored as integers.
     """
-    expected: dict[str, Shape] = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    state_of = module.state_dict()
+    expected: dict[str, Shape] = {name: tuple(tensor.shape) for name, tensor in state_of.items()}
+    floating = {name for name, tensor in state_of.items() if tensor.is_floating_point()}
     cast: dict[str, Tensor] = {}
     wrong: list[str] = []
     for name, tensor in state.items() if isinstance(state, Mapping) else state:
@@ -72,8 +74,13 @@ def load_module(
     if not keep_rounded:
         for name, scale in scales.items():
             cast[name] = widened(name, cast[name], scale).to(dtype or torch.float32)
+    integers = [
+        f"{name} {tensor.dtype}"
+        for name, tensor in cast.items()
+        if name in floating and name not in scales and not tensor.is_floating_point()
+    ]
     missing, unknown = sorted(expected.keys() - cast.keys()), sorted(cast.keys() - expected.keys())
-    raise_faults(where, {"missing": missing, "unknown": unknown, "misshapen": wrong})
+    raise_faults(where, {"missing": missing, "unknown": unknown, "misshapen": wrong, "not floating point": integers})
     module.requires_grad_(False).load_state_dict(cast, strict=True, assign=True)
     for name, scale in scales.items() if keep_rounded else ():
         module.get_submodule(name.rpartition(".")[0]).register_buffer("weight_scale", scale)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..documents import short
 from ..errors import CheckpointError
-from .tensors import COPY_AGAIN, TensorInfo
+from .tensors import COPY_AGAIN, TensorInfo, is_plain
 
 MAX_PICKLE_BYTES = 2 * 2**20  # the pickle holds names and shapes alone; the real ones are below 1 MB
 MAX_TUPLE = 10_000  # values in one tuple, those of the tuples in it included: the real ones hold a dozen
@@ -149,7 +149,11 @@ def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
         content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path}: holds no mapping from names to tensors", CONVERT)
-    odd = [short(name) for name, value in content.items() if not isinstance(value, Tensor) or not isinstance(name, str)]
+    odd = [
+        short(name)
+        for name, value in content.items()
+        if not (isinstance(value, Tensor) and isinstance(name, str) and is_plain(name))
+    ]
     if odd:
         raise CheckpointError(f"{path}: {odd[0]} is no tensor ({len(odd)} such entries)", CONVERT)
     wrapped = all(name.startswith("module.") for name in content)  # what DataParallel puts before each name

@@ -68,6 +68,7 @@ def random_directory(
             raise UsageError(f"no configuration is named {config!r}", f"known are {', '.join(named)}")
         config = named[config]()
     sizes = config
+    sizes.check_depth()
     shapes = expected_shapes(sizes)
     infos = {name: TensorInfo(name, "F32", shape) for name, shape in shapes.items()}
     main = Weights(sizes.to_json_string(), infos, lambda name: draw(name, shapes[name], sizes, seed))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..documents import short
 from ..errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ ITEM_BYTES: Mapping[str, int] = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+MAX_NAME = 300  # characters of a tensor's name
 FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 COPY_AGAIN = "the file is damaged or was cut short while copying: copy or fetch it again"
@@ -111,6 +113,8 @@ class Shards:
 
 def open_tensors(path: Path) -> TensorStore:
     """Open a file of tensors, safetensors or PyTorch's zip, told by its first bytes; raises CheckpointError."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise CheckpointError(f"{path}: not readable: not a file")
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -166,7 +170,7 @@ def _header_json(path: Path) -> tuple[dict[str, Any], int]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path}: the safetensors header is damaged: {error}", COPY_AGAIN) from None
+        raise CheckpointError(f"{path}: the safetensors header is damaged: {str(error)[:120]}", COPY_AGAIN) from None
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: the safetensors header is damaged: no mapping", COPY_AGAIN)
     return header, size - 8 - length
@@ -179,7 +183,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return entries
 
 
+def is_plain(name: str) -> bool:
+    """Whether a tensor's name is one that can be told in a line."""
+    return len(name) <= MAX_NAME and name.isprintable()
+
+
 def _tensor_info(path: Path, name: str, entry: Any) -> TensorInfo:
+    if not is_plain(name):
+        raise CheckpointError(f"{path}: the header's name {short(name)} makes no sense", COPY_AGAIN)
     fields = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     whole = all(
@@ -190,5 +201,5 @@ def _tensor_info(path: Path, name: str, entry: Any) -> TensorInfo:
         raise CheckpointError(f"{path}: the header's entry of {name} makes no sense", COPY_AGAIN)
     info = TensorInfo(name, str(dtype), tuple(shape), (offsets[0], offsets[1]))
     if offsets[1] - offsets[0] != info.nbytes:
-        raise CheckpointError(f"{path}: {name}: {offsets[1] - offsets[0]} bytes for a {dtype} of shape {shape}")
+        raise CheckpointError(f"{path}: {name}: {offsets[1] - offsets[0]} bytes for a {dtype} of shape {short(shape)}")
     return info

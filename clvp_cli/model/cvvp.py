@@ -35,6 +35,10 @@ class CvvpConfig(PublishedConfig):
     vocab_size: int = 8192
     feature_size: int = 80
 
+    def __post_init__(self) -> None:
+        self._check()
+        self.check_depth()
+
     def tower(self) -> ClvpEncoderConfig:
         """The configuration of its layers, as CLVP's encoders have it."""
         return ClvpEncoderConfig(

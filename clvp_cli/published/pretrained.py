@@ -188,6 +188,7 @@ class ClvpPreTrainedModel(nn.Module):
 
     @classmethod
     def _on_meta(cls, config: Any) -> Self:
+        config.check_depth()
         with torch.device("meta"):
             return cls(config)
 
