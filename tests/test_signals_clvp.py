@@ -9,7 +9,7 @@ import pytest
 import torch
 from golden_files import hf_directory, tensors, tortoise_directory
 
-from clvp_cli.errors import CandidateError, ConfigError
+from clvp_cli.errors import CandidateError, CheckpointError, ConfigError
 from clvp_cli.generation.engine import Prompt, generate
 from clvp_cli.model.clvp import unit
 from clvp_cli.model.conditioning import join_prefix
@@ -17,6 +17,7 @@ from clvp_cli.pipeline import Clvp
 from clvp_cli.records import Candidate
 from clvp_cli.settings import SamplingSettings, ScoringSettings, Settings
 from clvp_cli.signals import judge
+from clvp_cli.signals.clvp import ClvpSignal
 from clvp_cli.signals.speech import SpeechReader, buckets
 
 HF = SamplingSettings(
@@ -172,3 +173,11 @@ def test_fixing_codes_outside_the_speech_vocabulary_are_named(hf):
     reader = SpeechReader(load(hf).core.speech_encoder, config)
     with pytest.raises(ConfigError, match="decoder_fixing_codes"):
         reader.codes(Candidate(np.array([1, 2, 3]), True, 0))
+
+
+@pytest.mark.parametrize("scale", [-1e30, -float("inf"), 1e4, float("inf")])
+def test_a_scale_that_leaves_no_logit_is_refused(tmp_path, scale) -> None:
+    """A logit_scale whose exponential is 0 or infinite is an error, not a division by it or a score of null."""
+    core = load(hf_directory("hf_partial", tmp_path)).core
+    with pytest.raises(CheckpointError, match="logit_scale is "):
+        ClvpSignal(core.text_encoder, core.speech_encoder, torch.tensor(scale))

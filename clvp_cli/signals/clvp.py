@@ -5,9 +5,12 @@ Source: behaviour of the published ClvpModelForConditionalGeneration; the text i
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from ..errors import CheckpointError
 from ..model.clvp import unit
 from ..model.conditioning import insert_stop
 from ..model.encoder import Encoder
@@ -23,6 +26,9 @@ class ClvpSignal:
     def __init__(self, text: Encoder, speech: Encoder, logit_scale: Tensor) -> None:
         self.text, self.speech = text, speech
         self.scale = float(logit_scale.float().exp())
+        if self.scale == 0 or math.isinf(self.scale):  # NaN is told of the signal, as that of any weight is
+            told = f"logit_scale is {float(logit_scale):g}, so that no cosine has a logit"
+            raise CheckpointError(told, "the weights may be damaged: copy or fetch them again")
         self._known: tuple[bytes, Tensor] | None = None
 
     @torch.inference_mode()
