@@ -79,6 +79,12 @@ def test_index_that_misplaces_a_name_is_refused(tmp_path: Path) -> None:
     (directory / INDEX).write_text("{}")
     with pytest.raises(CheckpointError, match="weight_map"):
         open_checkpoint(directory)
+    shard = next(iter(index["weight_map"].values()))
+    for odd in ({"x" * 10**5: shard}, {"a\n\nb": shard}, {"a": "y/" * 10**5}, {"a": [[1] * 10**5]}):
+        (directory / INDEX).write_text(json.dumps({"weight_map": odd}))
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint(directory)
+        assert len(caught.value.message) < len(str(directory)) + 1000 and "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize("fault", ["missing", "unknown", "misshapen", "integer"])

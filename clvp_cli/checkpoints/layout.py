@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..config import ClvpConfig, ClvpDecoderConfig, ClvpEncoderConfig
+from ..documents import short
 from ..errors import CheckpointError
-from .tensors import FLOAT_TYPES, TensorInfo
+from .tensors import FLOAT_TYPES, MAX_NAME, TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,7 +152,8 @@ def raise_faults(where: str, faults: Mapping[str, list[str]]) -> None:
 
 def listed(names: list[str]) -> str:
     """The first few names, and that there are more."""
-    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    told = (name if len(name) <= MAX_NAME and name.isprintable() else short(name) for name in names[:SHOWN])
+    return ", ".join(told) + (", …" if len(names) > SHOWN else "")
 
 
 def _linear(name: str, rows: int, columns: int, bias: bool = True) -> Iterator[tuple[str, Shape]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..documents import read_json
+from ..documents import read_json, short
 from ..errors import CheckpointError
 from .layout import listed
 from .tensors import Shards, TensorStore, open_tensors
@@ -54,7 +54,7 @@ def _distinct(files: Iterable[object]) -> list[Any]:
 def _plain(index: Path, file: object) -> str:
     """A shard's name, refused unless it is a bare file name: an index must not reach outside its directory."""
     if not isinstance(file, str) or not file or PurePosixPath(file).name != file or "\\" in file or file in (".", ".."):
-        raise CheckpointError(f"{index}: refused: names the shard {file!r}, which is not a file of this directory")
+        raise CheckpointError(f"{index}: refused: names the shard {short(file)}, which is not a file of this directory")
     return file
 
 

@@ -26,6 +26,7 @@ ITEM_BYTES: Mapping[str, int] = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+MAX_DIMS = 16
 MAX_NAME = 300  # characters of a tensor's name
 FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
@@ -191,15 +192,17 @@ def is_plain(name: str) -> bool:
 def _tensor_info(path: Path, name: str, entry: Any) -> TensorInfo:
     if not is_plain(name):
         raise CheckpointError(f"{path}: the header's name {short(name)} makes no sense", COPY_AGAIN)
-    fields = entry if isinstance(entry, dict) else {}
+    fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    shape: Any
+    offsets: Any
     dtype, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     whole = all(
-        isinstance(numbers, list) and all(type(number) is int and number >= 0 for number in numbers)
+        isinstance(numbers, list) and all(type(number) is int and 0 <= number < 2**63 for number in numbers)
         for numbers in (shape, offsets)
     )
-    if not whole or (not shape and shape != []) or not offsets or len(offsets) != 2 or str(dtype) not in ITEM_BYTES:
+    if not whole or len(shape) > MAX_DIMS or len(offsets) != 2 or str(dtype) not in ITEM_BYTES:
         raise CheckpointError(f"{path}: the header's entry of {name} makes no sense", COPY_AGAIN)
     info = TensorInfo(name, str(dtype), tuple(shape), (offsets[0], offsets[1]))
-    if offsets[1] - offsets[0] != info.nbytes:
-        raise CheckpointError(f"{path}: {name}: {offsets[1] - offsets[0]} bytes for a {dtype} of shape {short(shape)}")
+    if (held := offsets[1] - offsets[0]) != info.nbytes:
+        raise CheckpointError(f"{path}: {name}: {short(held)} bytes for a {dtype} of shape {short(shape)}")
     return info
