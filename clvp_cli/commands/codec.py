@@ -12,7 +12,7 @@ import typer
 from ..errors import AudioError, UsageError
 from .inputs import check_stdin, read_all_candidates
 from .options import CONFIG, MODEL, STRICT, Out, References, Run, command
-from .outputs import STDOUT, check_candidates_output, check_file_output, check_filled, fill
+from .outputs import STDOUT, check_candidates_output, check_file_output, check_filled, check_inputs_stay, fill
 from .program import app
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def encode(
 
     check_stdin(*audio)
     check_candidates_output(out)
+    check_inputs_stay(audio, [out])
     clvp = run.clvp()
     _ = clvp.core.codec  # is there one?
     path = None if out == STDOUT else out
@@ -83,10 +84,13 @@ def decode(
         raise UsageError("where should the audio go?", "add -o OUT.wav, or -o 'OUT-{index}.wav' for every candidate")
     check_stdin(codes, *(references or []))
     check_file_output(fill(out, index=0, line=0), ".wav")
+    inputs = [codes, *(references or [])]
+    check_inputs_stay(inputs, [out])
     clvp = run.clvp()
     _ = clvp.core.codec  # is there one?
     found, _ = read_all_candidates([codes], clvp)
     paths = wav_names(out, found)
+    check_inputs_stay(inputs, paths)
     reference = timbre(references or [])
     records = (
         {

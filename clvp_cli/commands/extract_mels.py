@@ -12,7 +12,7 @@ import typer
 from ..errors import AudioError, UsageError
 from .inputs import check_stdin
 from .options import CONFIG, MODEL, STRICT, Out, Run, command
-from .outputs import STDOUT, check_file_output
+from .outputs import STDOUT, check_file_output, check_inputs_stay
 from .program import app
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def extract_mels(
     suffix = Path(out).suffix.lower() if out and out != STDOUT else ""
     if out != STDOUT:
         check_file_output(out, ".npy", ".npz")
+        check_inputs_stay(audio, [out])
     if suffix == ".npy" and len(audio) > 1:
         raise UsageError(f"{out}: one .npy holds one file, {len(audio)} were given", "write to an .npz")
     arrays: dict[str, NDArray[np.float32]] = {}

@@ -35,6 +35,7 @@ from .outputs import (
     check_candidates_output,
     check_file_output,
     check_filled,
+    check_inputs_stay,
     check_patterns,
     fill,
     is_records,
@@ -95,6 +96,8 @@ def generate(
     clip = timbre(references or []) if wav else None
     asked = Asked(keep, out, save_candidates, latents, wav, clip)
     asked.check(texts)
+    named = (fill(path, line=entry.line) for path in asked.files() for entry in texts)
+    check_inputs_stay([*(references or []), text_file], named)
     records_out = job_records(out, numbered=texts[0].line is not None)
     check_resume(resume, records_out)
     clvp = run.clvp()

@@ -26,7 +26,7 @@ from .options import (
     TextFile,
     command,
 )
-from .outputs import STDOUT, check_candidates_output, job_records
+from .outputs import STDOUT, check_candidates_output, check_inputs_stay, job_records
 from .program import app
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def generate_candidates(
     check_stdin(text_file, *(references or []))
     texts = read_texts(text, text_file, sentences)
     check_candidates_output(out)
+    check_inputs_stay([*(references or []), text_file], [out])
     records_out = job_records(out, numbered=texts[0].line is not None)
     if len(texts) > 1 and out not in (None, STDOUT) and records_out is None:
         raise UsageError(

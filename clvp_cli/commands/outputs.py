@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import UsageError
@@ -73,6 +75,26 @@ def check_filled(*paths: str | None) -> None:
         if real in seen:
             raise UsageError(f"{path}: two outputs would be written to it", "give each a name of its own")
         seen.add(real)
+
+
+def check_inputs_stay(inputs: Iterable[str | None], outputs: Iterable[str | None]) -> None:
+    """UsageError where an output is an input file, by this or another name (a link): what was read would be lost."""
+    read = {_file(name): name for name in inputs if name}
+    for path in outputs:
+        if path and path != STDOUT and (file := _file(path)) and file in read:
+            from ..io.atomic import is_special
+
+            if not is_special(path):  # /dev/stdout may lead to a file that is appended to
+                name = "stdin" if read[file] == STDOUT else read[file]
+                raise UsageError(f"{path}: writing it would replace the input {name}", "name another output")
+
+
+def _file(name: str) -> tuple[int, int] | None:
+    """Which regular file a name leads to, stdin for "-"; None where it leads to none."""
+    with suppress(OSError, ValueError):
+        found = os.fstat(0) if name == STDOUT else Path(name).stat()
+        return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+    return None
 
 
 def check_patterns(texts: int, patterns: Mapping[str, str | None]) -> None:

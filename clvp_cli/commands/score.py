@@ -11,7 +11,7 @@ import typer
 from ..errors import InputError, TextError, UsageError
 from .inputs import check_stdin, read_all_candidates, read_one_text
 from .options import CONFIG, MODEL, NORMALIZER, SCORING, STRICT, Keep, Out, Run, Text, TextFile, command
-from .outputs import check_records_output
+from .outputs import check_inputs_stay, check_records_output
 from .program import app
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def score(
         raise UsageError(f"-k {keep}: at least 1 is kept")
     check_stdin(text_file, *candidates)
     check_records_output(out)
+    check_inputs_stay([*candidates, text_file], [out])
     given = read_one_text(text, text_file) if text is not None or text_file is not None else None
     clvp = run.clvp()
     clvp.check_ranking()

@@ -12,7 +12,7 @@ import typer
 from ..errors import InputError, TextError, UsageError
 from .inputs import stdin_if_piped
 from .options import CONFIG, MODEL, NORMALIZER, STRICT, Out, Run, TextFile, command
-from .outputs import check_records_output
+from .outputs import check_inputs_stay, check_records_output
 from .program import app
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def tokenize(
     source = text_file or (None if texts else stdin_if_piped())
     if not texts and source is None:
         raise UsageError("no text was given", 'clvp tokenize "Hello world", or -f FILE')
+    check_inputs_stay([source], [out])
     lines = chain(texts or [], read_text_lines(source) if source else [])
     tokenizer = run.clvp().core.tokenizer
     made = _decoded if decode else _encoded

@@ -9,7 +9,7 @@ import typer
 from ..errors import UsageError
 from .inputs import check_stdin
 from .options import CONFIG, MODEL, SEED, Out, Run, command
-from .outputs import check_file_output
+from .outputs import check_file_output, check_inputs_stay
 from .program import app
 
 
@@ -38,6 +38,7 @@ def voice(
     if out is None or not out.endswith(".npz"):
         raise UsageError("a saved voice is an .npz file", "add -o VOICE.npz")
     check_file_output(out, ".npz")
+    check_inputs_stay(audio or [], [out])
     clvp = run.clvp()
     vectors = clvp.random_voice() if random else clvp.voice_vectors(audio or [])
     made = {"references": audio or [], "model": clvp.core.name} | ({"seed": run.settings.seed} if random else {})
