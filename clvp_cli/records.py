@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
+MAX_LENGTH = 8192  # codes of one candidate, over six minutes of speech: judging it takes time with its square
 
 Codes = NDArray[np.int64]
 

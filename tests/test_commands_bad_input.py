@@ -117,6 +117,8 @@ SETTINGS = {
     "an unknown signal before generating": Bad(BEST + " --rank-by clvp+beauty", "beauty", USAGE),
     "a ranking that is no sum": Bad("score -t Hello @good.npy --rank-by 2*", "rank by", USAGE),
     "a padding that is none": Bad("score -t Hello @good.npy --pad wide", "own", USAGE),
+    "a padding beyond any candidate": Bad("score -t Hello @good.npy --pad 8193", "--pad 8193: over 8192", USAGE),
+    "a padding beyond any, before generating": Bad(BEST + " --pad 8193", "--pad 8193: over 8192", USAGE),
     "an unknown flag": Bad("score -t Hello @good.npy --colour", "--colour", USAGE),
     "an unknown command": Bad("sing", "sing", USAGE),
     "seconds and --full": Bad("extract-mels @good.wav --full --seconds 2 -o out.npz", "exclude", USAGE),

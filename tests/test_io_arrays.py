@@ -181,6 +181,27 @@ def test_a_zip_bomb_is_refused_before_it_unfolds() -> None:
         read_npz(padded)
 
 
+def test_a_shape_that_is_not_wanted_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller sees each array's shape first; of what it refuses no more than the header is read."""
+    taken: list[int] = []
+    whole = zipfile.ZipExtFile.read
+
+    def read(self: zipfile.ZipExtFile, n: int = -1) -> bytes:
+        data = whole(self, n)
+        taken.append(len(data))
+        return data
+
+    def admit(key: str, shape: tuple[int, ...]) -> None:
+        if shape != (2, 3):
+            raise InputError(f"{key} {shape}")
+
+    packed = npz({"a.npy": GOOD, "b.npy": npy(np.zeros(200_000))}, zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", read)
+    with pytest.raises(InputError, match=r"b \(200000,\)"):
+        read_npz(packed, admit=admit)
+    assert sum(taken) < 20_000
+
+
 def test_an_entry_that_lies_about_its_size_is_refused() -> None:
     """A directory that claims fewer or more bytes than the entry holds does not make it larger in memory."""
     for claimed in (len(GOOD) - 8, len(GOOD) + 8):

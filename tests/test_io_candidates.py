@@ -230,6 +230,7 @@ BAD: dict[str, tuple[bytes, str]] = {
         b"\x93NUMPY\x01\x00\x46\x00" + b"{'descr': '|i1', 'fortran_order': False, 'shape': (99999999, 99), }".ljust(70),
         "more than 67,108,864 codes",
     ),
+    "npy long": (npy([[1, 2], [3, STOP]]).replace(b"(2, 2)", b"(1, 9999)"), "rows of 9,999 codes, over the 8,192"),
     # .npz
     "npz cut": (GOOD_NPZ[:-30], "not a whole .npz"),
     "npz cut early": (GOOD_NPZ[:60], "not a whole .npz"),
@@ -248,6 +249,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "npz length zero": (npz(codes=[[1, 2], [0, 0]], lengths=[2, 0]), "row 1: no codes before its end"),
     "npz stopped as text": (npz(codes=[[1]], stopped=["yes"]), "stopped are"),
     "npz seeds as floats": (npz(codes=[[1]], seeds=[1.5]), "seeds are"),
+    "npz long": (npz(codes=np.ones((2, 8195), np.int16), lengths=[3, 4]), "rows of 8,195 codes, over the 8,192"),
     # .jsonl
     "jsonl cut": (lines(OK) + b'{"codes": [1, 2', "line 2 is cut short"),
     "jsonl list": (b"[[1, 2], [3, 4]]\n", "line 1 is not a JSON object but an array"),
@@ -278,8 +280,10 @@ BAD: dict[str, tuple[bytes, str]] = {
     "jsonl seed": (lines({"codes": [1], "seed": "a"}), "\"seed\" is 'a', not a whole number"),
     "jsonl logprob": (lines({"codes": [1], "logprob": [1]}), '"logprob" is a list, not a number'),
     "jsonl nesting": (b'{"codes": ' + b"[" * 99_999 + b"]" * 99_999 + b"}", "nested deeper"),
+    "jsonl long": (lines(OK, {"codes": [START] + [1] * 8193 + [STOP]}), "row 1.*8,193 codes, over the 8,192"),
     "jsonl not utf-8": (b'{"codes": [1], "a": "\xff"}\n', "line 1 is not UTF-8"),
     # units
+    "units long": (b"<1>\n" + b"<1>" * 8193, "row 1.*8,193 codes, over the 8,192"),
     "units cut": (b"<1><2>\n<3><4", r"row 1 \(line 2\): not a unit at '<4'"),
     "units with words": (b"<1><2>\n<1> and <2>\n", r"row 1 \(line 2\): not a unit at 'and <2>'"),
     "units empty": (b"<1>\n<sosp><eosp>\n", r"row 1 \(line 2\): no units in it"),

@@ -14,7 +14,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -71,9 +71,11 @@ def read_npz(
     name: str | None = None,
     only: Collection[str] | None = None,
     max_bytes: int = MAX_BYTES,
+    admit: Callable[[str, tuple[int, ...]], None] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Read the arrays of an .npz, or those named in `only` that are there; the others are not opened.
 
+    `admit` is told the name and shape of each array before it is unpacked, and raises where it is not wanted.
     Raises InputError as `read_npy` does, and where the entries claim more than `max_bytes` together, or an entry
     claims another size than its array's.
     """
@@ -86,7 +88,10 @@ def read_npz(
             if sum(entry.file_size for entry in wanted.values()) > max_bytes:
                 raise InputError(f"{name}: its arrays claim more than {max_bytes:,} bytes", "split it")
             for key, entry in wanted.items():
-                arrays[key] = _read_entry(archive, entry, f"{name}: {key}", max_bytes)
+                header = _read_header(archive, entry, f"{name}: {key}", max_bytes)
+                if admit:
+                    admit(key, header.shape)
+                arrays[key] = _read_entry(archive, entry, header, f"{name}: {key}", max_bytes)
     except InputError:
         raise
     except ZIP_FAULTS as error:
@@ -201,11 +206,17 @@ def _entries(archive: zipfile.ZipFile, name: str, only: Collection[str] | None) 
     return found
 
 
-def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, max_bytes: int) -> NDArray[Any]:
+def _read_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, max_bytes: int) -> Header:
     with archive.open(entry) as member:
-        head = member.read(MAX_HEADER + 12)
-        header = parse_header(head, name)
-        check_size(header, entry.file_size, name, max_bytes)  # what the zip claims must be what the array takes
-        data = head + member.read(entry.file_size)
+        header = parse_header(member.read(MAX_HEADER + 12), name)
+    check_size(header, entry.file_size, name, max_bytes)  # what the zip claims must be what the array takes
+    return header
+
+
+def _read_entry(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, header: Header, name: str, max_bytes: int
+) -> NDArray[Any]:
+    with archive.open(entry) as member:
+        data = member.read(entry.file_size)
     check_size(header, len(data), name, max_bytes)  # and what came out
     return _build(data, header)

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CandidateError, InputError
-from ..records import Candidate
+from ..records import MAX_LENGTH, Candidate
 from .arrays import MAGIC, parse_header, read_npy, read_npz
 from .candidate_files import KINDS, output_kind, write_candidates
 from .jsonl import parse_lines
-from .rows import BadRowError, CodeBook, Extents, as_codes, candidate_of, keep_lengths, settle
+from .rows import CUT, BadRowError, CodeBook, Extents, as_codes, candidate_of, keep_lengths, settle, too_long
 from .streams import DASH, byte_lines, decode_line, open_input, read_bytes, shown
 
 __all__ = [
@@ -123,11 +123,17 @@ def _read(
     kind: str, data: bytes, source: str, name: str, book: CodeBook, failed: list[dict[str, Any]] | None
 ) -> Iterable[Candidate]:
     if kind == "npy":
-        _limit(math.prod(parse_header(data, name).shape), name)
+        _check_shape(parse_header(data, name).shape, name)
         return _from_arrays({"codes": read_npy(data, name)}, source, name, book)
     if kind == "npz":
         wanted = ("codes", "lengths", "stopped", "seeds", "logprobs", "index")
-        return _from_arrays(read_npz(data, name, wanted), source, name, book)
+
+        def admit(key: str, shape: tuple[int, ...]) -> None:
+            if key == "codes":
+                _check_shape(shape, name)
+
+        arrays = read_npz(data, name, wanted, admit=admit)
+        return _from_arrays(arrays, source, name, book)
     if kind == "parquet":
         from .parquet import read_records
 
@@ -143,7 +149,6 @@ def _from_arrays(arrays: dict[str, NDArray[Any]], source: str, name: str, book: 
     if "codes" not in arrays:
         raise CandidateError(f"{name}: no array called codes in it", "numpy.savez(path, codes=codes) makes one")
     codes = arrays["codes"]
-    _limit(codes.size, name)
     if codes.ndim not in (1, 2):
         raise CandidateError(
             f"{name}: codes have {codes.ndim} dimensions", "they are (N, T), or (T,) for one candidate"
@@ -245,6 +250,13 @@ def _unit_line(text: str, row: int, source: str, book: CodeBook) -> Candidate:
 def _at_line(bad: BadRowError, row: int, number: int | None, name: str) -> CandidateError:
     where = "" if number is None else f" (line {number})"
     return CandidateError(f"{name}: row {row}{where}: {bad.reason}", bad.hint)
+
+
+def _check_shape(shape: tuple[int, ...], name: str) -> None:
+    """CandidateError where an array of codes is larger than it may be; asked before it is unpacked."""
+    _limit(math.prod(shape), name)
+    if len(shape) in (1, 2) and shape[-1] > MAX_LENGTH + 2:  # a start and a stop beside them
+        raise CandidateError(f"{name}: rows of {too_long(shape[-1])}", CUT)
 
 
 def _limit(count: int, name: str) -> None:

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import Candidate
+from ..records import MAX_LENGTH, Candidate
 
 PAD = -1
 INT64_MAX = np.iinfo(np.int64).max
 WHOLE = "codes are whole numbers: save them as integers, without NaN and without true or false"
+CUT = "cut it into sentences"
 OTHER_MODEL = "were these codes made for another model? -m names the model"
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -91,6 +92,10 @@ def settle(codes: Ints, book: CodeBook) -> Extents:
     begin = started.astype(np.int64)
     if (end <= begin).any():
         raise empty(int((end <= begin).argmax()))
+    long = end - begin > MAX_LENGTH
+    if long.any():
+        at = int(long.argmax())
+        raise BadRowError(at, too_long(int(end[at] - begin[at])), CUT)
     return Extents(begin, end, stops[np.arange(count), np.minimum(end, width - 1)] & (end < width))
 
 
@@ -143,6 +148,11 @@ def empty(row: int) -> BadRowError:
     return BadRowError(
         row, "no codes before its end: an empty candidate", "leave it out, or generate with --min-codes 1"
     )
+
+
+def too_long(length: int) -> str:
+    """What is wrong with so many codes in a row."""
+    return f"{length:,} codes, over the {MAX_LENGTH:,} (six minutes of speech) that a candidate may have"
 
 
 def _codes_of(record: Mapping[str, Any], row: int) -> Ints:
