@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .core import Core, log
-from .errors import CheckpointError, ConfigError, TextError, UsageError
+from .errors import CandidateError, CheckpointError, ConfigError, TextError, UsageError
 from .locate import model_path
 from .ranking import rank
 from .records import MAX_LENGTH, Candidate, Ranked, Scored
@@ -212,7 +212,7 @@ class Clvp:
         """A candidate → samples (n,), mono, about −1 … 1, and their rate in Hz, by the model's codec and Griffin-Lim.
 
         `reference` is the clip whose voice it has; a saved voice keeps no sound and is left out. CheckpointError where
-        the model has no codec.
+        the model has no codec, CandidateError where there are no codes.
         """
         import torch
 
@@ -220,6 +220,9 @@ class Clvp:
         from .audio.waveform import read_audio
         from .io.voices import is_saved_voice
 
+        if not candidate.length:
+            where = f"{candidate.source or 'candidate'} row {candidate.index}"
+            raise CandidateError(f"{where}: no codes, so no sound", "--min-codes 1 generates none such")
         core, voice = self.core, None
         with torch.inference_mode():
             if reference is not None and not is_saved_voice(reference):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,38 @@ def test_every_profile_runs(profile: str, cli: Cli) -> None:
     """Each shipped profile makes ranked records."""
     records = cli.fine("generate", "-t", TEXT, "-r", "voice.wav", "-c", profile, *DRAW, "-k", "2").records
     assert [record["rank"] for record in records] == [1, 2]
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every candidate stops at once, as some do under a profile that lets them."""
+    from clvp_cli.pipeline import Clvp
+    from clvp_cli.records import Candidate
+
+    def candidates(self: Clvp, texts: list[str], *_: object, **__: object) -> Iterator[tuple[int, Candidate]]:
+        yield from ((place, Candidate(np.array([], np.int64), True, 0)) for place in range(len(texts)))
+
+    monkeypatch.setattr(Clvp, "candidates", candidates)
+
+
+def test_a_winner_without_codes_has_no_sound_and_is_kept(cli: Cli, silent: None, tmp_path: Path) -> None:
+    """-o is written though --wav cannot be, and what was written can be scored; decode says the same."""
+    job = ("generate", "-t", TEXT, "-r", "voice.wav", "-n", "1")
+    result = cli(*job, "-o", "best.npz", "--wav", "best.wav")
+    assert result.code == 1 and "no codes, so no sound" in result.complaint[0]
+    (again,) = cli.fine("score", "best.npz", "-t", TEXT).records
+    assert (again["length"], again["stopped"]) == (0, True)
+    assert "no sound" in cli("decode", "best.npz", "-o", "best.wav").complaint[0]
+    assert not (tmp_path / "best.wav").exists()
+    assert cli.fine(*job, "-o", "best.jsonl").records[0]["codes"] == []
+    assert cli.fine("score", "best.jsonl", "-t", TEXT).records[0]["score"] == again["score"]
+
+
+def test_a_winner_without_sound_does_not_end_a_job(cli: Cli, silent: None, tmp_path: Path) -> None:
+    """Of many texts, one whose winner cannot be made audible has an error in its record."""
+    (tmp_path / "lines.txt").write_text("One.\nTwo.\n")
+    result = cli("generate", "-f", "lines.txt", "-r", "voice.wav", "-n", "1", "-o", "b.jsonl", "--wav", "{line}.wav")
+    assert result.code == 1 and ["no sound" in record["error"] for record in result.records] == [True, True]
 
 
 def test_beams_give_a_winner(cli: Cli) -> None:

@@ -152,3 +152,11 @@ def test_a_voice_that_is_not_there_is_named(cli: Cli) -> None:
     """decode looks for its reference, whatever it is used for."""
     gone = cli("decode", "-", "-r", "gone.npz", "-o", "x.wav", stdin=b'{"codes": [5, 6, 7, 8]}\n')
     assert gone.code == 1 and "gone.npz: no such file" in gone.err
+
+
+def test_a_candidate_without_codes_is_told_beside_the_others(cli: Cli, tmp_path: Path) -> None:
+    """Of several candidates, one that has no sound is an error in its record; the others are written."""
+    (tmp_path / "c.jsonl").write_text('{"codes": [], "length": 0, "stopped": true}\n{"codes": [1, 2]}\n')
+    records = cli.fine("decode", "c.jsonl", "-o", "c-{index}.wav").records
+    assert [("error" in record, record["index"]) for record in records] == [(True, 0), (False, 1)]
+    assert (tmp_path / "c-1.wav").exists() and not (tmp_path / "c-0.wav").exists()

@@ -178,6 +178,20 @@ def test_an_empty_candidate_is_written_but_not_lost_silently(tmp_path: Path) -> 
         read_candidates(path, BOOK)
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".jsonl", ".parquet"])
+def test_a_file_that_says_of_a_candidate_that_it_stopped_at_once_is_read(tmp_path: Path, suffix: str) -> None:
+    """Where length 0 and stopped stand in the file, an empty candidate is no fault; without them it is one."""
+    need(suffix)
+    path = tmp_path / f"c{suffix}"
+    for rows in ([made([1, 2], True), made([], True)], [made([], True)]):
+        write_candidates(path, rows, BOOK)
+        found = [(c.codes.tolist(), c.stopped) for c in read_candidates(path, BOOK)]
+        assert found == [(row.codes.tolist(), True) for row in rows]
+    write_candidates(path, [made([], False)], BOOK)
+    with pytest.raises(ClvpError, match=r"row 0.*no codes"):
+        read_candidates(path, BOOK)
+
+
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading or writing .parquet without the extra is an error with the command that installs it."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)

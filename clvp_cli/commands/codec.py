@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
-from ..errors import AudioError, UsageError
+from ..errors import AudioError, CandidateError, UsageError
 from .inputs import check_stdin, read_all_candidates
 from .options import CONFIG, MODEL, STRICT, Out, References, Run, command
 from .outputs import STDOUT, check_candidates_output, check_file_output, check_filled, check_inputs_stay, fill
@@ -92,16 +92,20 @@ def decode(
     paths = wav_names(out, found)
     check_inputs_stay(inputs, paths)
     reference = timbre(references or [])
-    records = (
-        {
-            "index": candidate.index,
-            "wav": path,
-            "seconds": write_speech(path, clvp, candidate, reference),
-            "length": candidate.length,
-        }
-        for path, candidate in paths.items()
-    )
-    run.deliver(records, ("index", "wav", "seconds", "length"), to_the_end=True)
+    records = _decoded(clvp, paths, reference)
+    run.deliver(records, ("index", "wav", "seconds", "length", "error"), to_the_end=True)
+
+
+def _decoded(clvp: Clvp, paths: dict[str, Candidate], reference: str | None) -> Iterator[dict[str, Any]]:
+    for path, candidate in paths.items():
+        try:
+            seconds = write_speech(path, clvp, candidate, reference)
+        except CandidateError as error:
+            if len(paths) == 1:
+                raise
+            yield {"index": candidate.index, "error": error.message}
+            continue
+        yield {"index": candidate.index, "wav": path, "seconds": seconds, "length": candidate.length}
 
 
 def wav_names(pattern: str, candidates: Sequence[Candidate]) -> dict[str, Candidate]:

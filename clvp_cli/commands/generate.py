@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import UsageError
+from ..errors import CandidateError, UsageError
 from .codec import timbre, write_speech
 from .generate_candidates import check_resume, provenance, spoken
 from .inputs import TextLine, check_stdin, read_texts
@@ -163,13 +163,13 @@ class Asked:
         meta, book = provenance(clvp, entry.text), clvp.core.book
         if self.save_candidates:
             write_candidates(fill(self.save_candidates, line=line), made, book, meta=meta)
-        if self.wav:
-            write_speech(fill(self.wav, line=line), clvp, best, self.clip)
         if self.out and self.out != STDOUT and not is_records(self.out):
             kept = [entry.scored.candidate for entry in ranked[: self.keep]]
             write_candidates(fill(self.out, line=line), kept, book, meta=meta)
         if self.latents:
             write_latents(fill(self.latents, line=line), clvp, entry.text, voice, best)
+        if self.wav:
+            write_speech(fill(self.wav, line=line), clvp, best, self.clip)
 
 
 def _records(
@@ -181,8 +181,14 @@ def _records(
             yield {**entry.fields(), "error": error.message}
             continue
         made = list(candidates)
-        ranked = clvp.rank(entry.text, made)
-        asked.save(clvp, entry, voice, made, ranked)
+        try:
+            ranked = clvp.rank(entry.text, made)
+            asked.save(clvp, entry, voice, made, ranked)
+        except CandidateError as wrong:
+            if alone:
+                raise
+            yield {**entry.fields(), "error": wrong.message}
+            continue
         yield from ({**entry.fields(), **r.record(with_codes=True)} for r in ranked[: asked.keep])
 
 

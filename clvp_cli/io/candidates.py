@@ -160,7 +160,10 @@ def _from_arrays(arrays: dict[str, NDArray[Any]], source: str, name: str, book: 
     lengths = known["lengths"]
     if lengths is not None:
         codes = keep_lengths(codes, lengths.astype(np.int64), book)
-    extents = settle(codes, book)
+    silent = None
+    if lengths is not None and known["stopped"] is not None:
+        silent = (lengths == 0) & known["stopped"].astype(np.bool_)
+    extents = settle(codes, book, silent)
     if lengths is not None:
         _check_lengths(extents, lengths)
     stopped = extents.stopped if known["stopped"] is None else known["stopped"].astype(np.bool_)

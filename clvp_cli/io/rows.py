@@ -65,11 +65,12 @@ def as_codes(array: NDArray[Any]) -> Ints:
     return array.astype(np.int64, copy=False)
 
 
-def settle(codes: Ints, book: CodeBook) -> Extents:
+def settle(codes: Ints, book: CodeBook, silent: Flags | None = None) -> Extents:
     """Find where each row of `codes` (N, T) begins and ends; raises BadRowError for the first fault.
 
     One leading start code is left out. A row ends at its first stop code, or where its padding of −1 begins; what
-    follows a stop is not part of the candidate, but must still be codes, stops or padding.
+    follows a stop is not part of the candidate, but must still be codes, stops or padding. A row without codes is a
+    fault, unless `silent` (N,) says of it that it stopped at once.
     """
     count, width = codes.shape
     if not width:
@@ -90,12 +91,13 @@ def settle(codes: Ints, book: CodeBook) -> Extents:
     ended = stops | pads
     end = np.where(ended.any(axis=1), ended.argmax(axis=1), width)
     begin = started.astype(np.int64)
-    if (end <= begin).any():
-        raise empty(int((end <= begin).argmax()))
+    nothing = (end <= begin) if silent is None else (end <= begin) & ~silent
+    if nothing.any():
+        raise empty(int(nothing.argmax()))
     long = end - begin > MAX_LENGTH
     if long.any():
-        at = int(long.argmax())
-        raise BadRowError(at, too_long(int(end[at] - begin[at])), CUT)
+        which = int(long.argmax())
+        raise BadRowError(which, too_long(int(end[which] - begin[which])), CUT)
     return Extents(begin, end, stops[np.arange(count), np.minimum(end, width - 1)] & (end < width))
 
 
@@ -122,7 +124,8 @@ def keep_lengths(codes: Ints, lengths: Ints, book: CodeBook) -> Ints:
 def candidate_of(record: Mapping[str, Any], row: int, source: str, book: CodeBook) -> Candidate:
     """The candidate that a JSON record describes; raises BadRowError. Fields that are not ours go to `extra`."""
     codes = _codes_of(record, row)
-    begin, end, stopped = (part[0] for part in settle(codes[None, :], book))
+    silent = record.get("length") == 0 and record.get("stopped") is True
+    begin, end, stopped = (part[0] for part in settle(codes[None, :], book, np.array([silent])))
     length = _whole(record, "length", row)
     if length is not None and length != end - begin:
         raise BadRowError(row, f'"length" is {length}, but {end - begin} codes are there', "remake the record")
@@ -166,7 +169,7 @@ def _codes_of(record: Mapping[str, Any], row: int) -> Ints:
     if not isinstance(codes, list):
         raise BadRowError(row, f'"codes" is not a list but {_name(codes)}', 'a record is {"codes": [661, 588, …], …}')
     if not codes:
-        raise empty(row)
+        return np.array([PAD])
     if set(map(type, codes)) != {int}:
         at = next(at for at, code in enumerate(codes) if type(code) is not int)
         raise BadRowError(row, f"{_name(codes[at])} at position {at} is not a code", WHOLE)
