@@ -47,6 +47,32 @@ def test_decode_reads_ids_however_they_are_written(form: str, cli: Cli) -> None:
     assert cli.fine("tokenize", "--decode", form).records == [{"ids": [62, 84, 28], "text": "hello"}]
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        *(
+            "[1e400]",
+            "[NaN]",
+            "[true]",
+            "[1.0]",
+            "[[1]]",
+            '["5"]',
+            "[null]",
+            "[-1]",
+            "[99999999999999999999999]",
+            "1_0",
+        ),
+        *("٣", "1.0", '{"ids": "12"}', '{"ids": {"5": 1}}', '{"ids": 5}', "{}", "[1", "9" * 5000, "[" * 100_000),
+    ],
+    ids=lambda form: form[:12],
+)
+def test_what_is_no_list_of_ids_is_refused(form: str, cli: Cli) -> None:
+    """Whole numbers of the vocabulary in plain digits, or JSON's own, and nothing that resembles them."""
+    result = cli("tokenize", "--decode", "--", form)
+    said = " ".join(result.complaint)
+    assert result.code == 1 and ("not a list of ids" in said or "not in the vocabulary" in said) and len(said) < 300
+
+
 def test_a_bad_line_of_many_is_told_in_its_place(cli: Cli) -> None:
     """The lines after it are read all the same; --strict makes it count."""
     lines = b"1 2\n99 999\n3 4\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,13 +80,21 @@ def _decoded(tokenizer: ClvpTokenizer, line: str) -> dict[str, Any]:
 def _read_ids(line: str, size: int) -> Iterator[int]:
     """Ids of "1 2 3", "[1, 2, 3]" or a record with ids."""
     try:
-        loaded = json.loads(line) if line.lstrip().startswith(("[", "{")) else line.replace(",", " ").split()
-        for item in loaded["ids"] if isinstance(loaded, dict) else loaded:
-            number = int(item)
-            if not 0 <= number < size or isinstance(item, bool | float):
-                raise InputError(f"id {item} is not in the vocabulary (0 … {size - 1})")
-            yield number
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"not a list of ids: {line[:60]!r}", "write 62 84 28, or [62, 84, 28]") from None
+        loaded = json.loads(line) if line.lstrip().startswith(("[", "{")) else _numbers(line)
+    except (ValueError, RecursionError):
+        loaded = None
+    ids = loaded.get("ids") if isinstance(loaded, dict) else loaded
+    if not isinstance(ids, list) or not all(isinstance(item, int | float) for item in ids):
+        raise InputError(f"not a list of ids: {line[:60]!r}", "write 62 84 28, or [62, 84, 28]")
+    for item in ids:
+        if type(item) is not int or not 0 <= item < size:
+            raise InputError(f"id {json.dumps(item)[:40]} is not in the vocabulary (0 … {size - 1})")
+        yield item
+
+
+def _numbers(line: str) -> list[int]:
+    """The numbers of "1 2 3" or "1, 2, 3"; ValueError for anything else."""
+    words = line.replace(",", " ").split()
+    if not all(re.fullmatch("-?[0-9]+", word) for word in words):
+        raise ValueError
+    return [int(word) for word in words]
