@@ -15,7 +15,8 @@ from .records import Ranked, Scored
 
 Weights = Mapping[str, float]
 
-_TERM = re.compile(r"(?:(?P<weight>\d+(?:\.\d+)?)\*)?(?P<name>[a-z][a-z0-9_]*)")
+MAX_WEIGHT = 1e9  # beyond it a sum says nothing of its other terms, and at last is no number
+_TERM = re.compile(r"(?:(?P<weight>[0-9]+(?:\.[0-9]+)?)\*)?(?P<name>[a-z][a-z0-9_]*)")
 
 
 def parse_rank_by(text: str) -> dict[str, float]:
@@ -30,6 +31,10 @@ def parse_rank_by(text: str) -> dict[str, float]:
         if match["name"] in weights:
             raise UsageError(f"rank by {text!r}: {match['name']} stands there twice", "write each signal once")
         weights[match["name"]] = float(match["weight"] or 1.0)
+        if weights[match["name"]] > MAX_WEIGHT:
+            raise UsageError(f"rank by {text!r}: a weight is {MAX_WEIGHT:,.0f} at most", "the ratio of weights counts")
+    if not any(weights.values()):
+        raise UsageError(f"rank by {text!r}: every weight is 0, so nothing is ranked", "leave out what shall not count")
     return weights
 
 

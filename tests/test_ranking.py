@@ -58,7 +58,24 @@ def test_a_score_depends_on_its_candidate_alone() -> None:
     assert {entry.scored.candidate.index: entry.score for entry in among}[0] == alone == 4.25
 
 
-@pytest.mark.parametrize("text", ["", "+", "clvp+", "2*", "-clvp", "clvp*2", "CLVP", "a b+", "1e3*clvp", "nan*clvp"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "+",
+        "clvp+",
+        "2*",
+        "-clvp",
+        "clvp*2",
+        "CLVP",
+        "a b+",
+        "1e3*clvp",
+        "nan*clvp",
+        "9" * 400 + "*clvp",
+        "0*clvp",
+        "２*clvp",
+    ],
+)
 def test_what_is_no_sum_of_signals_is_refused(text: str) -> None:
     """A ranking is names joined by +, each with a plain weight before it or none."""
     with pytest.raises(UsageError):
