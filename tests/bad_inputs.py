@@ -90,6 +90,7 @@ def make_audio(at: Path) -> None:
     (at / "words.wav").write_text("this is no sound\n")
     np.savez(at / "narrow.npz", vectors=np.zeros((1, 7), np.float32))
     np.savez(at / "voiceless.npz", other=np.zeros(3))
+    np.savez(at / "huge-voice.npz", vectors=np.full((1, 64), 1e300))
     np.savez(at / "nan-voice.npz", vectors=np.full((1, 64), np.nan, np.float32))
 
 

@@ -137,6 +137,7 @@ VOICES = {
     "a flac cut short": Bad("extract-mels @cut.flac -o out.npz", "cut.flac"),
     "a saved voice of another width": Bad("generate -t Hello -r @narrow.npz -o out.npz", "64"),
     "a saved voice with NaN": Bad("generate -t Hello -r @nan-voice.npz -o out.npz", "not finite"),
+    "a saved voice beyond all voices": Bad("generate -t Hello -r @huge-voice.npz -o out.npz", "holds 1e+300"),
     "an .npz without a voice": Bad("generate -t Hello -r @voiceless.npz -o out.npz", "no voice"),
     "a voice from nothing": Bad("voice -o out.npz", "--random", USAGE),
     "a random voice from clips": Bad("voice @good.wav --random -o out.npz", "no clips", USAGE),

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from ..errors import AudioError
 from .arrays import read_npz, write_npz
 
+MAX_VALUE = 1e6  # of a conditioning vector: models make some tens, and sums of clips must stay numbers
+
 
 def is_saved_voice(source: str | Path) -> bool:
     """Whether a reference is a saved voice, by its name."""
@@ -37,4 +39,6 @@ def read_voice(path: str | Path, width: int) -> NDArray[np.float32]:
         )
     if not np.isfinite(vectors).all():
         raise AudioError(f"{path}: the voice holds values that are not finite")
+    if (largest := np.abs(vectors).max()) > MAX_VALUE:
+        raise AudioError(f"{path}: the voice holds {largest:g}, no voice goes beyond {MAX_VALUE:g}", "make it again")
     return np.asarray(vectors, dtype=np.float32)
