@@ -104,6 +104,8 @@ GOOD = npy(np.arange(6).reshape(2, 3))
         (forged(head("(10**12,)")), "header is damaged"),
         (forged(head("(1000000000000,)")), "claims 8,000,000,000,000 bytes"),
         (forged(head("(99999999999999999999, 99999999999999999999)")), "over the limit"),
+        (forged(head(f"(0, {2**70})")), "over the limit"),
+        (forged(head(f"({2**62}, 0)")), "over the limit"),
         (forged(head("(100000,)"), b"\0" * 80), "cut short"),
         (forged(head("(-1,)")), "header is damaged"),
         (forged(head("(True,)")), "header is damaged"),

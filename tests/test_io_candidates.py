@@ -279,6 +279,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     "jsonl index": (lines({"codes": [1], "index": -1}), '"index" is -1, not a whole number'),
     "jsonl seed": (lines({"codes": [1], "seed": "a"}), "\"seed\" is 'a', not a whole number"),
     "jsonl logprob": (lines({"codes": [1], "logprob": [1]}), '"logprob" is a list, not a number'),
+    "jsonl endless logprob": (lines({"codes": [1], "logprob": 10**400}), '"logprob" is 1000.*, not a number'),
+    "jsonl endless digits": (b'{"codes": [1], "seed": ' + b"9" * 5000 + b"}", "line 1 is not JSON: Exceeds the limit"),
     "jsonl nesting": (b'{"codes": ' + b"[" * 99_999 + b"]" * 99_999 + b"}", "nested deeper"),
     "jsonl long": (lines(OK, {"codes": [START] + [1] * 8193 + [STOP]}), "row 1.*8,193 codes, over the 8,192"),
     "jsonl not utf-8": (b'{"codes": [1], "a": "\xff"}\n', "line 1 is not UTF-8"),

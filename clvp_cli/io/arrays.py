@@ -127,10 +127,9 @@ def check_size(header: Header, total: int, name: str, max_bytes: int) -> None:
     """Raise InputError unless the header's array fills the file's `total` bytes exactly, within `max_bytes`."""
     there = total - header.offset
     shape = "×".join(map(str, header.shape)) or "one number"
-    if header.size > max_bytes:
-        raise InputError(
-            f"{name}: its header claims {header.size:,} bytes, over the limit of {max_bytes:,}", "split it"
-        )
+    claimed = math.prod(max(n, 1) for n in header.shape) * header.dtype.itemsize  # numpy refuses (0, 2**70), too
+    if claimed > max_bytes:
+        raise InputError(f"{name}: its header claims {claimed:,} bytes, over the limit of {max_bytes:,}", "split it")
     if there < header.size:
         raise InputError(f"{name}: cut short: {shape} needs {header.size:,} bytes, {there:,} are there", AGAIN)
     if there > header.size:

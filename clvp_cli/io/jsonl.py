@@ -57,7 +57,9 @@ def parse_line(text: str, number: int, source: str | Path, *, ended: bool = True
     except ValueError as error:
         if not ended and not text.rstrip().endswith("}"):
             raise InputError(f"{where} is cut short", "the file's end is missing: copy or make it again") from None
-        reason = f"{error.msg} at {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
+        reason = (
+            f"{error.msg} at {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error).partition(":")[0]
+        )
         raise InputError(f"{where} is not JSON: {reason}", ONE_A_LINE) from None
     if not isinstance(loaded, dict):
         raise InputError(f"{where} is not a JSON object but {_json_name(loaded)}", ONE_A_LINE)

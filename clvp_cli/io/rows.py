@@ -6,7 +6,7 @@ know of files: a fault carries the row's number, and whoever reads the file adds
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -201,7 +201,7 @@ def _number(record: Mapping[str, Any], name: str, row: int) -> float | None:
     value = record.get(name)
     if value is None:
         return None
-    if type(value) not in (int, float) or not math.isfinite(value):
+    if type(value) not in (int, float) or not -sys.float_info.max <= value <= sys.float_info.max:
         raise BadRowError(row, f'"{name}" is {_name(value)}, not a number')
     return float(value)
 
