@@ -24,7 +24,10 @@ from .settings import Settings, load_settings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .audio.waveform import Waveform
     from .generation.engine import Generated
+
+    Reference = str | Path | Waveform
 
 Voice = NDArray[np.float32]  # (D,) conditioning vector
 Progress = Callable[[int, int], None]
@@ -59,11 +62,19 @@ class Clvp:
         """Text → ids (S,), normalised. TextError where nothing is left of it, or more than the model reads."""
         return self.core.tokenizer.encode_for_speech(text, limit=self.core.config.decoder_config.max_text_tokens - 3)
 
-    def voice(self, references: Sequence[str | Path]) -> Voice:
+    def clip(self, reference: Reference) -> Waveform:
+        """A reference clip, read once for whatever is to be made of it: a pipe cannot be read again."""
+        from .audio.waveform import Waveform, read_audio
+
+        if isinstance(reference, Waveform):
+            return reference
+        return read_audio(reference, sample_rate=self.core.mel_config.sampling_rate, require_sound=True)
+
+    def voice(self, references: Sequence[Reference]) -> Voice:
         """Reference clips, or saved voices (.npz), → one conditioning vector (D,): the mean over all their windows."""
         return np.asarray(self.voice_vectors(references).mean(0), dtype=np.float32)
 
-    def voice_vectors(self, references: Sequence[str | Path]) -> NDArray[np.float32]:
+    def voice_vectors(self, references: Sequence[Reference]) -> NDArray[np.float32]:
         """Reference clips or saved voices → conditioning vectors (windows, D)."""
         from .io.voices import is_saved_voice, read_voice
 
@@ -76,7 +87,7 @@ class Clvp:
         rows = [read_voice(r, width) if is_saved_voice(r) else self._windows(r) for r in used]
         return np.concatenate(rows)
 
-    def _windows(self, reference: str | Path) -> NDArray[np.float32]:
+    def _windows(self, reference: Reference) -> NDArray[np.float32]:
         import torch
 
         from .audio.voice import voice_mels
@@ -174,7 +185,7 @@ class Clvp:
             if name not in known:
                 raise UsageError(f"no signal is called {name!r}", f"this model offers {', '.join(known)}")
 
-    def best(self, text: str, references: Sequence[str | Path], keep: int | None = None) -> list[Ranked]:
+    def best(self, text: str, references: Sequence[Reference], keep: int | None = None) -> list[Ranked]:
         """Generate the settings' n candidates, rank them, keep the best `keep` (None: all)."""
         n = self.settings.sampling.found
         if keep is not None and not 1 <= keep <= n:
@@ -208,7 +219,7 @@ class Clvp:
             codes = core.codec.encode(mel[None].to(core.device))[0].cpu().numpy()
         return Candidate(codes.astype(np.int64), True, 0, source or str(audio))
 
-    def speak(self, candidate: Candidate, reference: str | Path | None) -> tuple[NDArray[np.float32], int]:
+    def speak(self, candidate: Candidate, reference: Reference | None) -> tuple[NDArray[np.float32], int]:
         """A candidate → samples (n,), mono, about −1 … 1, and their rate in Hz, by the model's codec and Griffin-Lim.
 
         `reference` is the clip whose voice it has; a saved voice keeps no sound and is left out. CheckpointError where
@@ -217,7 +228,6 @@ class Clvp:
         import torch
 
         from .audio.mel import invert_log_mel, log_mel
-        from .audio.waveform import read_audio
         from .io.voices import is_saved_voice
 
         if not candidate.length:
@@ -226,8 +236,7 @@ class Clvp:
         core, voice = self.core, None
         with torch.inference_mode():
             if reference is not None and not is_saved_voice(reference):
-                clip = read_audio(reference, sample_rate=core.mel_config.sampling_rate, require_sound=True)
-                mel = log_mel(clip.samples, mel_norms=core.mel_norms, config=core.mel_config)
+                mel = log_mel(self.clip(reference).samples, mel_norms=core.mel_norms, config=core.mel_config)
                 voice = torch.from_numpy(mel)[None].to(core.device)
             mel = core.codec.decode(torch.from_numpy(candidate.codes)[None].to(core.device), voice)[0].cpu().numpy()
         rate = core.mel_config.sampling_rate

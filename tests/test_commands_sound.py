@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Cli, tone
+from command_line import Cli, execute, tone
 
 from clvp_cli.commands.codec import timbre
 
@@ -160,3 +160,22 @@ def test_a_candidate_without_codes_is_told_beside_the_others(cli: Cli, tmp_path:
     records = cli.fine("decode", "c.jsonl", "-o", "c-{index}.wav").records
     assert [("error" in record, record["index"]) for record in records] == [(True, 0), (False, 1)]
     assert (tmp_path / "c-1.wav").exists() and not (tmp_path / "c-0.wav").exists()
+
+
+def test_a_voice_from_a_pipe_is_heard_and_spoken_in(cli: Cli, tmp_path: Path, tiny_model: Path) -> None:
+    """Where a clip gives codec and decoder their voice, it is read once: stdin and pipes cannot be read again."""
+    (tmp_path / "c.jsonl").write_text('{"codes": [1, 2]}\n{"codes": [3, 4]}\n')
+    (tmp_path / "lines.txt").write_text("One.\nTwo.\n")
+    draw = ("-n", "1", "--max-codes", "4")
+    for name, line in {
+        "said": ("generate", "-t", "Hello.", *draw, "--wav", "said.wav"),
+        "line-2": ("generate", "-f", "lines.txt", *draw, "--wav", "line-{line}.wav"),
+        "code-1": ("decode", "c.jsonl", "-o", "code-{index}.wav"),
+    }.items():
+        cli.fine(*line, "-r", "short.wav")
+        wanted = (tmp_path / f"{name}.wav").read_bytes()
+        (tmp_path / f"{name}.wav").unlink()
+        piped = execute(
+            *line, "-r", "-", cwd=tmp_path, stdin=(tmp_path / "short.wav").read_bytes(), CLVP_MODEL=str(tiny_model)
+        )
+        assert piped.code == 0 and (tmp_path / f"{name}.wav").read_bytes() == wanted, piped.err

@@ -16,6 +16,7 @@ from .outputs import STDOUT, check_candidates_output, check_file_output, check_f
 from .program import app
 
 if TYPE_CHECKING:
+    from ..audio.waveform import Waveform
     from ..pipeline import Clvp
     from ..records import Candidate
 
@@ -91,12 +92,13 @@ def decode(
     found, _ = read_all_candidates([codes], clvp)
     paths = wav_names(out, found)
     check_inputs_stay(inputs, paths)
-    reference = timbre(references or [])
+    clip = timbre(references or [])
+    reference = None if clip is None else clvp.clip(clip)
     records = _decoded(clvp, paths, reference)
     run.deliver(records, ("index", "wav", "seconds", "length", "error"), to_the_end=True)
 
 
-def _decoded(clvp: Clvp, paths: dict[str, Candidate], reference: str | None) -> Iterator[dict[str, Any]]:
+def _decoded(clvp: Clvp, paths: dict[str, Candidate], reference: Waveform | None) -> Iterator[dict[str, Any]]:
     for path, candidate in paths.items():
         try:
             seconds = write_speech(path, clvp, candidate, reference)
@@ -141,7 +143,7 @@ def timbre(references: Sequence[str]) -> str | None:
     return clips[0] if clips else None
 
 
-def write_speech(path: str, clvp: Clvp, candidate: Candidate, reference: str | None) -> float:
+def write_speech(path: str, clvp: Clvp, candidate: Candidate, reference: Waveform | None) -> float:
     """Decode one candidate and write it as WAV; returns its seconds."""
     from ..audio.waveform import write_wav
     from ..io.streams import atomic_write

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -44,6 +44,7 @@ from .outputs import (
 from .program import app
 
 if TYPE_CHECKING:
+    from ..audio.waveform import Waveform
     from ..pipeline import Clvp, Voice
     from ..records import Candidate, Ranked
     from .generate_candidates import Progress
@@ -94,7 +95,7 @@ def generate(
     if not 1 <= keep <= n:
         raise UsageError(f"cannot keep {keep} of {n} candidates", "make -k at least 1, and at most -n and --beams")
     clip = timbre(references or []) if wav else None
-    asked = Asked(keep, out, save_candidates, latents, wav, clip)
+    asked = Asked(keep, out, save_candidates, latents, wav)
     asked.check(texts)
     named = (fill(path, line=entry.line) for path in asked.files() for entry in texts)
     check_inputs_stay([*(references or []), text_file], named)
@@ -107,7 +108,9 @@ def generate(
     pad, positions = run.settings.scoring.pad, clvp.core.config.decoder_config.max_position_embeddings
     if latents and isinstance(pad, int) and pad > positions:
         raise UsageError(f"--pad {pad}: --latents needs a position for each code, the decoder has {positions}")
-    voice = clvp.voice(references or [])
+    sound = None if clip is None else clvp.clip(clip)  # heard here, and spoken in later
+    voice = clvp.voice([sound if sound and name == clip else name for name in references or []])
+    asked = replace(asked, clip=sound)
     run.output.notice(f"seed {run.settings.seed}, the best {keep} of {n} candidates a text")
     alone = len(texts) == 1
     if records_out:
@@ -133,7 +136,7 @@ class Asked:
     save_candidates: str | None
     latents: str | None
     wav: str | None
-    clip: str | None  # whose voice the audio has
+    clip: Waveform | None = None  # whose voice the audio has
 
     def files(self) -> list[str]:
         """The names that were given."""

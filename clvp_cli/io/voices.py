@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,9 @@ from .arrays import read_npz, write_npz
 MAX_VALUE = 1e6  # of a conditioning vector: models make some tens, and sums of clips must stay numbers
 
 
-def is_saved_voice(source: str | Path) -> bool:
+def is_saved_voice(source: object) -> TypeGuard[str | Path]:
     """Whether a reference is a saved voice, by its name."""
-    return Path(source).suffix.lower() == ".npz"
+    return isinstance(source, str | Path) and Path(source).suffix.lower() == ".npz"
 
 
 def write_voice(path: str | Path, vectors: NDArray[np.float32], meta: Mapping[str, Any]) -> None:
