@@ -20,7 +20,7 @@ from .commands import (
     train,
     voice,
 )
-from .commands.edge import DEBUG, INTERRUPTED, complain, explain
+from .commands.edge import DEBUG, INTERRUPTED, complain, explain, fill_gaps
 from .commands.program import app
 
 COMMANDS = (generate, generate_candidates, score, tokenize, extract_mels, voice, codec, train, model, config, bench)
@@ -31,6 +31,7 @@ app.registered_commands.sort(key=lambda added: ORDER.index(getattr(added.callbac
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the program and exit."""
+    fill_gaps()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--debug" in ours:

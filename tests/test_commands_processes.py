@@ -135,6 +135,24 @@ def test_a_closed_stdin_is_an_error_and_no_traceback(here: Path, tiny_model: Pat
     assert result.code == 1 and len(result.complaint) <= 2 and "Traceback" not in result.err
 
 
+def test_errors_never_reach_stdout(here: Path, tiny_model: Path) -> None:
+    """With stderr closed they go nowhere, and the exit code alone tells of them."""
+    for line, code in {"score nowhere.npy -t Hello": 1, "score --bogus": 2, "": 2, "tokenize --decode hi": 1}.items():
+        result = shell(f"clvp {line} 2>&-", here, tiny_model)
+        assert (result.code, result.out, result.err) == (code, "", ""), line
+    assert shell("clvp tokenize hello 2>&-", here, tiny_model).records[0]["text"] == "hello"
+
+
+def test_a_file_is_written_where_stdout_is_closed(here: Path, tiny_model: Path) -> None:
+    """-o needs no stdout; no file that is opened takes its place."""
+    for closed in (">&-", ">&- 2>&-", "<&- >&- 2>&-"):
+        result = shell(f"clvp score good.npy -t Hello -o out.jsonl {closed}", here, tiny_model)
+        assert result.code == 0 and "error" not in result.err
+        assert len(read_jsonl(here / "out.jsonl")) == 2
+        (here / "out.jsonl").unlink()
+    assert "stdout is closed" in shell("clvp score good.npy -t Hello >&-", here, tiny_model).complaint[0]
+
+
 def test_a_full_disk_on_stdout_is_told(here: Path, tiny_model: Path) -> None:
     """Records that stdout cannot take end in an error, not in silence."""
     if not Path("/dev/full").exists():

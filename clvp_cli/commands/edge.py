@@ -14,6 +14,7 @@ import typer
 from ..errors import ClvpError
 
 INTERRUPTED = 130
+STDERR = 2
 DEBUG = "CLVP_DEBUG"  # set by --debug
 
 
@@ -24,13 +25,24 @@ def complain(message: str, hint: str | None = None) -> None:
         print("\n".join(lines), file=sys.stderr, flush=True)
 
 
+def fill_gaps() -> None:
+    """Lead descriptors that were closed from the start nowhere: the next file to be opened would take their place, and
+    what is printed to a stderr that is not there goes to stdout."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(descriptor)
+    if sys.stderr is None:
+        sys.stderr = open(STDERR, "w", closefd=False)  # noqa: SIM115 - a descriptor, open to the end
+
+
 def translated(function: Callable[..., None]) -> Callable[..., None]:
     """Run a command; foreseeable failures end in a short message and an exit code."""
 
     def wrapper(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # None: it was closed from the start
+                sys.stdout.flush()
         except BrokenPipeError:
             from ..io.streams import silence_stdout
 
