@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import subprocess
@@ -72,6 +73,27 @@ def test_a_table_on_request(cli: Cli) -> None:
     """--table draws one into a pipe."""
     out = cli.fine("score", "two.npy", "-t", TEXT, "--table").out
     assert "rank" in out.splitlines()[0] and len(out.splitlines()) == 3
+
+
+WILD = "a\x1b[31mb\rc\bd\u202ee\x9b1mf\ng:smile:"
+TAME = r"a\x1b[31mb\rc\x08d\u202ee\x9b1mf\ng:smile:"
+
+
+def test_a_table_shows_what_would_steer_the_terminal(cli: Cli, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Escapes, carriage returns and bidirectional controls are written out in a table; records keep them."""
+    monkeypatch.setenv("COLUMNS", "200")
+    (here / "wild.jsonl").write_text(json.dumps({"codes": [1, 2], "text": WILD}) + "\n")
+    assert TAME in cli.fine("score", "wild.jsonl", "--table").out
+    assert cli.fine("score", "wild.jsonl").records[0]["text"] == WILD
+
+
+def test_an_error_shows_what_would_steer_the_terminal(cli: Cli, here: Path) -> None:
+    """So it is with names in errors, of files that are there and of files that are not, and in warnings."""
+    for name in ("a\x1b[2Jb\u202ec.npy", "\udcff.npy"):
+        said = cli("score", name, "-t", TEXT).complaint[0]
+        assert ascii(name)[1:-1] in said and said.isprintable()
+    (here / "\x1b[2J.npz").write_bytes(b"none")
+    assert r"\x1b[2J.npz: not" in cli("score", "\x1b[2J.npz", "-t", TEXT).complaint[0]
 
 
 def test_notices_go_to_stderr_and_quiet_hushes_them(cli: Cli) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,12 +16,19 @@ from ..errors import ClvpError
 
 INTERRUPTED = 130
 STDERR = 2
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 DEBUG = "CLVP_DEBUG"  # set by --debug
+
+
+def visible(text: str) -> str:
+    """Text as a person may be shown it: what would move a cursor, colour or reorder a line is written out as \\x1b."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def complain(message: str, hint: str | None = None) -> None:
     """One or two lines on stderr."""
-    lines = [f"error: {' '.join(message.split())}"] + ([f"  hint: {' '.join(hint.split())}"] if hint else [])
+    lines = [f"error: {visible(' '.join(message.split()))}"]
+    lines += [f"  hint: {visible(' '.join(hint.split()))}"] if hint else []
     with suppress(BrokenPipeError, ValueError):  # nobody may be listening
         print("\n".join(lines), file=sys.stderr, flush=True)
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
+from .edge import visible
+
 CODES_SHOWN = 8  # of a candidate, in a table: enough to tell candidates apart
 
 
@@ -24,7 +26,7 @@ class Tick(Protocol):
 
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
+        text = visible(record.getMessage())
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
@@ -108,7 +110,7 @@ class Output:
             table.add_column(name.rpartition(".")[2], no_wrap=whole, overflow="ellipsis" if whole else "fold")
         for record in records:
             table.add_row(*(_cell(record, name) for name in shown))
-        Console(markup=False).print(table)
+        Console(markup=False, emoji=False).print(table)
 
     @contextmanager
     def progress(self, label: str, total: int, out: str | None) -> Iterator[Tick | None]:
@@ -167,5 +169,5 @@ def _cell(record: Mapping[str, Any], name: str) -> str:
         return f"{value:g}" if name == "value" else f"{value:.4f}"
     if isinstance(value, list):
         most = CODES_SHOWN if name == "codes" else len(value)
-        return " ".join([*map(str, value[:most]), *(["…"] if len(value) > most else [])])
-    return "" if value is None else str(value)
+        return visible(" ".join([*map(str, value[:most]), *(["…"] if len(value) > most else [])]))
+    return "" if value is None else visible(str(value))
