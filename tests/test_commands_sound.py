@@ -55,6 +55,10 @@ def test_several_files_are_entries_of_an_npz(cli: Cli, tmp_path: Path) -> None:
     cli.fine("extract-mels", "short.wav", "sub/short.wav", "-o", "same.npz")
     with np.load(tmp_path / "same.npz", allow_pickle=False) as held:
         assert len(held.files) == 2
+    (tmp_path / "short.wav.wav").write_bytes((tmp_path / "short.wav").read_bytes())
+    cli.fine("extract-mels", "short.wav", "sub/short.wav", "short.wav.wav", "-o", "same.npz")
+    with np.load(tmp_path / "same.npz", allow_pickle=False) as held:
+        assert len(held.files) == 3
 
 
 def test_sound_is_read_from_stdin(cli: Cli, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def _mels(core: Core, audio: list[str], seconds: float | None, arrays: dict[str,
     stems = Counter(stem_of.values())
     for name, stem in stem_of.items():
         try:
-            arrays[stem if stems[stem] < 2 else name], record = _mel(core, name, seconds)
+            arrays[stem if stems[stem] < 2 and stem not in stem_of else name], record = _mel(core, name, seconds)
             yield record
         except AudioError as error:
             if len(audio) == 1:
