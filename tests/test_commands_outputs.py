@@ -78,3 +78,38 @@ def test_devices_and_pipes_may_be_both(here: Path, tiny_model: Path) -> None:
     for names in (("/dev/stdin", "/dev/stdout"), ("-", "-"), ("-", "/dev/null")):
         result = execute("score", names[0], "-o", names[1], cwd=here, stdin=codes, CLVP_MODEL=str(tiny_model))
         assert result.code == 0 and result.err == "" and result.out, names
+
+
+NAMELESS = (
+    (*BEST, "-o", ""), (*BEST, "--wav", ""), (*BEST, "--latents", ""), (*BEST, "--save-candidates", ""),
+    ("generate", "-t", TEXT, "-r", ""), ("generate", "-f", "", "-r", "voice.wav"), ("tokenize", "-f", ""),
+    ("score", "", "-t", TEXT), ("score", "in.jsonl", "-o", ""), ("extract-mels", ""), ("decode", "", "-o", "x.wav"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NAMELESS, ids=lambda line: " ".join(line))
+def test_a_file_without_a_name_is_a_usage_error(line: tuple[str, ...], cli: Cli, here: Path) -> None:
+    """An empty name, as a variable that is not set leaves it, is never stdin or the directory."""
+    result = cli(*line)
+    assert result.code == 2 and result.out == "" and "empty file name" in result.complaint[0]
+
+
+def test_a_place_for_a_number_is_filled_or_refused(cli: Cli, here: Path) -> None:
+    """{line} and {index} never become part of a name as they are."""
+    lines = ("generate", "-f", "in.jsonl", "-r", "voice.wav", *SHORT)
+    for line in (
+        ("generate-candidates", "-t", TEXT, "-r", "voice.wav", "-o", "c-{line}.npz"),
+        ("generate-candidates", "-f", "in.jsonl", "-r", "voice.wav", "-o", "c-{index}.jsonl"),
+        ("encode", "clip.wav", "-o", "c-{index}.npz"),
+        ("score", "in.jsonl", "-o", "c-{line}.jsonl"),
+        (*lines, "-o", "best-{line}.jsonl"),
+    ):
+        result = cli(*line)
+        assert result.code == 2 and not list(here.glob("*{*")), line
+
+
+def test_dev_stdout_is_stdout(here: Path, tiny_model: Path) -> None:
+    """Records that are asked for there come once."""
+    for name in ("/dev/stdout", "-"):
+        result = execute("tokenize", "hello", "-o", name, cwd=here, CLVP_MODEL=str(tiny_model))
+        assert len(result.records) == 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from ..errors import ClvpError, RowsFailedError
+from ..errors import ClvpError, RowsFailedError, UsageError
 from .edge import translated
 from .render import Output
 
@@ -33,6 +33,7 @@ class Flag(NamedTuple):
 
 log = logging.getLogger("clvp")
 
+FILES = {"out", "text_file", "references", "candidates", "audio", "codes", "save_candidates", "latents", "wav"}
 METAVARS = {str: "NAME", int: "N", float: "X"}
 
 
@@ -193,6 +194,7 @@ def command(
 
         @translated
         def run(**given: Any) -> None:
+            _check_names(given)
             common = {key: given.pop(key) for key in shared}
             function(_run(shared, common), **given)
 
@@ -210,6 +212,15 @@ def command(
         return function
 
     return add
+
+
+def _check_names(given: dict[str, Any]) -> None:
+    """UsageError for a file without a name, as an unset variable of a script leaves it; /dev/stdout is "-"."""
+    for key in FILES & given.keys():
+        if "" in (given[key] if isinstance(given[key], list) else [given[key]]):
+            raise UsageError(f"{key.replace('_', '-')}: an empty file name", "is a variable of the script not set?")
+    if given.get("out") in ("/dev/stdout", "/dev/fd/1"):
+        given["out"] = "-"  # or records would be written to it twice
 
 
 def _default(flag: Flag) -> Any:

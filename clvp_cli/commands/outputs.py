@@ -31,6 +31,7 @@ def check_candidates_output(path: str | None) -> None:
         from ..io.streams import check_output
 
         output_kind(path)
+        check_filled(path)
         check_output(path)
 
 
@@ -51,6 +52,7 @@ def check_records_output(path: str | None) -> None:
         from ..io.atomic import is_special
         from ..io.streams import check_output
 
+        check_filled(path)
         if not is_records(path) and not is_special(path):
             raise UsageError(f"{path}: records are written as .jsonl", f"name it {Path(path).stem or 'OUT'}.jsonl")
         check_output(path)
@@ -98,7 +100,9 @@ def _file(name: str) -> tuple[int, int] | None:
 
 
 def check_patterns(texts: int, patterns: Mapping[str, str | None]) -> None:
-    """UsageError where many texts would write one file over and over."""
+    """UsageError where many texts would write one file over and over, or records of all of them many files."""
     for option, path in patterns.items():
+        if option == "-o" and path and is_records(path) and "{line}" in path:
+            raise UsageError(f"-o {path}: records of all texts go into one .jsonl", "leave {line} out of its name")
         if texts > 1 and path and path != STDOUT and "{line}" not in path and not (option == "-o" and is_records(path)):
             raise UsageError(f"{option} {path}: {texts} texts would write the same file", "put {line} into its name")
