@@ -162,6 +162,24 @@ def test_a_line_whose_text_fails_is_told_inline(cli: Cli) -> None:
     assert cli("score", "-", "--strict", stdin=stdin).code == 3
 
 
+def test_a_job_of_which_everything_failed_is_passed_on(cli: Cli, tmp_path: Path) -> None:
+    """Its records come out as they went in, the exit code says that all of them failed; decode has nothing to do."""
+    failed = [{"line": 1, "text": "☃", "error": "the text is empty"}, {"line": 2, "text": "☃", "error": "again"}]
+    stdin = "".join(json.dumps(record) + "\n" for record in failed).encode()
+    for more in ((), ("-t", TEXT), ("-k", "2")):
+        result = cli("score", "-", *more, stdin=stdin)
+        assert (result.code, result.records) == (1, failed) and "2 of 2 rows failed" in result.complaint[0]
+    assert cli("score", "-", "--strict", stdin=stdin).code == 3
+    assert "tells of a failure" in cli("decode", "-", "-o", "x.wav", stdin=stdin).complaint[0]
+
+
+def test_a_text_beside_those_of_the_records_is_told(cli: Cli) -> None:
+    """Where -t is not what the records say was said, that is a warning; where it is, or they say nothing, it is not."""
+    stdin = b'{"text": "One.", "codes": [1]}\n{"codes": [2]}\n'
+    assert "1 candidates name another text" in cli.fine("score", "-", "-t", "Two.", stdin=stdin).err
+    assert cli.fine("score", "-", "-t", "One.", stdin=stdin).err == ""
+
+
 def test_scored_candidates_can_be_scored_again(cli: Cli, tmp_path: Path) -> None:
     """The records of generate are candidates too."""
     import soundfile

@@ -89,7 +89,11 @@ def decode(
     check_inputs_stay(inputs, [out])
     clvp = run.clvp()
     _ = clvp.core.codec  # is there one?
-    found, _ = read_all_candidates([codes], clvp)
+    found, failed = read_all_candidates([codes], clvp)
+    if not found:
+        raise CandidateError(
+            f"{codes}: each of its {len(failed)} records tells of a failure", "there is no sound in it"
+        )
     paths = wav_names(out, found)
     check_inputs_stay(inputs, paths)
     clip = timbre(references or [])

@@ -85,7 +85,7 @@ def read_all_candidates(sources: Sequence[str], clvp: Clvp) -> tuple[list[Candid
             found.append(clvp.encode(source if data is None else data, source))
         else:
             found.extend(read_candidates(source, clvp.core.book, data=data, failed=failed))
-    if not found:
+    if not found and not failed:
         raise CandidateError(f"{', '.join(sources)}: no candidates in it")
     return found, failed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,8 @@ from .program import app
 if TYPE_CHECKING:
     from ..pipeline import Clvp
     from ..records import Candidate, Ranked
+
+log = logging.getLogger("clvp")
 
 COLUMNS = (
     *("line", "text", "rank", "index", "source", "score", "ranked_by", "cosine"),
@@ -56,8 +59,11 @@ def score(
     clvp = run.clvp()
     clvp.check_ranking()
     found, failed = read_all_candidates(candidates, clvp)
+    others = sum(candidate.extra.get("text", given) != given for candidate in found)
+    if given is not None and others:
+        log.warning("%d candidates name another text than the one that they are judged against", others)
     groups = group_by_text(found, given)
-    fewest = min(len(members) for _, members in groups)
+    fewest = min((len(members) for _, members in groups), default=keep or 0)
     if keep is not None and keep > fewest:
         raise UsageError(f"cannot keep {keep} of {fewest} candidates", "lower -k")
     run.deliver(chain(_records(clvp, groups, keep, order == "input"), failed), COLUMNS, out)
@@ -66,7 +72,7 @@ def score(
 def group_by_text(candidates: Sequence[Candidate], text: str | None) -> list[tuple[str, list[Candidate]]]:
     """(text, its candidates) in the order of first appearance; InputError where a candidate names no text."""
     if text is not None:
-        return [(text, list(candidates))]
+        return [(text, list(candidates))] if candidates else []
     groups: dict[tuple[str, str], list[Candidate]] = {}
     for candidate in candidates:
         said = candidate.extra.get("text")

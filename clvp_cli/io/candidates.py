@@ -105,7 +105,7 @@ def read_candidates(
         raise
     except InputError as error:
         raise CandidateError(error.message, error.hint) from None
-    if not found:
+    if not found and not failed:
         raise CandidateError(f"{name}: no candidates in it", FORMATS)
     return found
 
