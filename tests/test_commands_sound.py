@@ -79,6 +79,15 @@ def test_a_voice_holds_a_vector_for_each_window(cli: Cli, tmp_path: Path) -> Non
     assert again["vectors"] == 4
 
 
+def test_a_voice_of_half_precision_serves(cli: Cli, tmp_path: Path) -> None:
+    """Vectors of any type of float are a voice."""
+    cli.fine("voice", "short.wav", "-o", "voice.npz")
+    vectors = np.load(tmp_path / "voice.npz", allow_pickle=False)["vectors"]
+    for kind in (np.float16, np.float64):
+        np.savez(tmp_path / "other.npz", vectors=vectors.astype(kind))
+        assert cli.fine("voice", "other.npz", "-o", "again.npz").records[0]["vectors"] == len(vectors)
+
+
 def test_encode_makes_a_code_of_four_frames(cli: Cli, tmp_path: Path) -> None:
     """A second of sound is 22 codes; files become candidates in their order, bad ones are told."""
     records = cli.fine("encode", "short.wav", "bad.wav", "long.flac", "-o", "codes.npz").records
@@ -122,6 +131,8 @@ def test_decode_writes_no_file_twice(cli: Cli, tmp_path: Path) -> None:
     assert [record["wav"] for record in named] == ["x-1.wav", "x-2.wav"]
     (tmp_path / "plain.jsonl").write_text('{"codes": [5, 6, 7, 8]}\n')
     assert cli("decode", "plain.jsonl", "-o", "x-{line}.wav").code == 2
+    (tmp_path / "true.jsonl").write_text('{"codes": [5, 6, 7, 8], "line": true}\n')
+    assert cli("decode", "true.jsonl", "-o", "x-{line}.wav").code == 2
 
 
 def test_encode_keeps_what_it_could(cli: Cli, tmp_path: Path) -> None:

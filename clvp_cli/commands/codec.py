@@ -123,9 +123,9 @@ def wav_names(pattern: str, candidates: Sequence[Candidate]) -> dict[str, Candid
     paths: dict[str, Candidate] = {}
     for candidate in candidates if each else candidates[:1]:
         line = candidate.extra.get("line")
-        if "line" in each and not isinstance(line, int):
+        if "line" in each and type(line) is not int:
             raise UsageError(f"{pattern}: candidate {candidate.index} names no line", "put {index} into the name")
-        path = fill(pattern, index=candidate.index, line=line)
+        path = fill(pattern, index=candidate.index, line=line if type(line) is int else None)
         check_filled(path)
         if path in paths:
             missing = "line" if "line" not in each else "index"

@@ -39,6 +39,6 @@ def read_voice(path: str | Path, width: int) -> NDArray[np.float32]:
         )
     if not np.isfinite(vectors).all():
         raise AudioError(f"{path}: the voice holds values that are not finite")
-    if (largest := np.abs(vectors).max()) > MAX_VALUE:
+    if (largest := float(np.abs(vectors).max())) > MAX_VALUE:
         raise AudioError(f"{path}: the voice holds {largest:g}, no voice goes beyond {MAX_VALUE:g}", "make it again")
     return np.asarray(vectors, dtype=np.float32)
