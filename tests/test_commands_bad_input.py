@@ -71,6 +71,8 @@ TEXTS = {
     "a text of symbols alone": Bad(SPEAK + " -t ☃", "empty once normalised"),
     "a text of unknown characters alone": Bad(SPEAK + " -t 中 --normalizer hf", "empty once normalised"),
     "a text of the unknown token": Bad(SPEAK + " -t [UNK]", "vocabulary"),
+    "a text in Latin-1": Bad(SPEAK + " -t caf\udce9", "not text in the terminal's encoding", USAGE),
+    "a text in Latin-1 to tokenize": Bad("tokenize caf\udce9 -o out.jsonl", "not text in the terminal's", USAGE),
     "both -t and -f": Bad(SPEAK + " -t Hello -f @lines.txt", "exclude", USAGE),
     "neither -t nor -f": Bad(SPEAK, "text is needed", USAGE),
     "a text file without text": Bad(SPEAK + " -f @blank.txt", "no text", USAGE),

@@ -34,6 +34,7 @@ def read_texts(text: str | None, text_file: str | None, sentences: bool = False)
         raise UsageError(
             "one text is needed" if text is None else "-t and -f exclude each other", 'give -t "…" or -f FILE'
         )
+    check_decoded(text)
     if text is not None and not sentences:
         return [TextLine(text, None)]
     from ..io.streams import read_text_lines
@@ -47,6 +48,15 @@ def read_texts(text: str | None, text_file: str | None, sentences: bool = False)
     if not lines:
         raise UsageError(f"{text_file or 'the text'}: no text in it", "put one text on each line")
     return lines
+
+
+def check_decoded(*texts: str | None) -> None:
+    """UsageError for a text of the command line whose bytes the system could not read: letters of it would be lost."""
+    for text in texts:
+        if text and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UsageError(
+                f"{text[:40]!a}: not text in the terminal's encoding", "write it in UTF-8, or give -f FILE"
+            )
 
 
 def read_one_text(text: str | None, text_file: str | None) -> str:

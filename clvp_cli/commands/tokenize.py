@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, TextError, UsageError
-from .inputs import stdin_if_piped
+from .inputs import check_decoded, stdin_if_piped
 from .options import CONFIG, MODEL, NORMALIZER, STRICT, Out, Run, TextFile, command
 from .outputs import check_inputs_stay, check_records_output
 from .program import app
@@ -46,6 +46,7 @@ def tokenize(
     if not texts and source is None:
         raise UsageError("no text was given", 'clvp tokenize "Hello world", or -f FILE')
     check_inputs_stay([source], [out])
+    check_decoded(*(texts or []))
     lines = chain(texts or [], read_text_lines(source) if source else [])
     tokenizer = run.clvp().core.tokenizer
     made = _decoded if decode else _encoded
