@@ -1,31 +1,74 @@
-"""The one edge where errors become lines on stderr and an exit code. A traceback reaches a person only with --debug."""
+"""The one edge where errors become lines on stderr and an exit code. A traceback reaches a person only with --debug.
+
+Signals end the program here too: SIGTERM and SIGHUP unwind it as Ctrl-C does, so that no temporary file stays.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
-
-import typer
+from typing import Any, NoReturn
 
 from ..errors import ClvpError
 
 INTERRUPTED = 130
+ENDINGS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}  # signals that end a run in order
 DEBUG = "CLVP_DEBUG"  # set by --debug
 
 
 def complain(message: str, hint: str | None = None) -> None:
     """One or two lines on stderr."""
     lines = [f"error: {' '.join(message.split())}"] + ([f"  hint: {' '.join(hint.split())}"] if hint else [])
-    with suppress(BrokenPipeError, ValueError):  # nobody may be listening
+    with suppress(OSError, ValueError):  # nobody may be listening
         print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+came: list[int] = []  # the signals that ended the run
+
+
+def take(handler: Callable[[int, Any], None] | signal.Handlers) -> None:
+    """Handle the signals that end a run, but for those that are ignored, as SIGHUP is under nohup."""
+    for name in ENDINGS:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def unwind(number: int, frame: Any) -> None:
+    """A handler: KeyboardInterrupt, whatever the signal; a second one does not disturb the cleaning up."""
+    error = sys.exception()
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return
+        error = error.__context__
+    came.append(number)
+    raise KeyboardInterrupt
+
+
+def stopped(note: str = "") -> None:
+    """Say that a signal ended the run: two lines for the person at Ctrl-C, one for a log."""
+    if came:
+        take(lambda number, frame: None)  # nothing is left to end
+    if not came or came[-1] == signal.SIGINT:
+        complain("interrupted", note or "files that were there before are as they were")
+    else:
+        complain(": ".join(filter(None, [ENDINGS[signal.Signals(came[-1]).name], note])))
+
+
+def leave(code: int) -> NoReturn:
+    """Exit; where SIGTERM or SIGHUP ended the run it ends the program, so that others see what it was."""
+    if code and came and came[-1] != signal.SIGINT:
+        signal.raise_signal(came[-1])
+    sys.exit(code)
 
 
 def translated(function: Callable[..., None]) -> Callable[..., None]:
     """Run a command; foreseeable failures end in a short message and an exit code."""
+    import typer
 
     def wrapper(*args: Any, **kwargs: Any) -> None:
         try:
@@ -35,8 +78,8 @@ def translated(function: Callable[..., None]) -> Callable[..., None]:
             from ..io.streams import silence_stdout
 
             silence_stdout()  # the reader has seen enough, as `| head` has: no failure
-        except KeyboardInterrupt as stopped:
-            complain("interrupted", str(stopped) or "files that were there before are as they were")
+        except KeyboardInterrupt as interrupt:
+            stopped(str(interrupt))
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             if os.environ.get(DEBUG):
