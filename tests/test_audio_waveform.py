@@ -47,6 +47,10 @@ KINDS = [
     ("OGG", "OPUS", 48000),
     ("MP3", "MPEG_LAYER_III", 44100),
     ("AIFF", "PCM_16", 11025),
+    ("AU", "PCM_16", 22050),
+    ("CAF", "PCM_16", 44100),
+    ("RF64", "PCM_24", 48000),
+    ("W64", "PCM_16", 22050),
 ]
 
 
@@ -70,6 +74,31 @@ def test_cut_short(kind: str, subtype: str, rate: int, part: float) -> None:
     whole = encoded(tone(2.0, rate) + np.random.default_rng(0).normal(0, 0.01, 2 * rate), rate, kind, subtype)
     with pytest.raises(AudioError, match=r"cut short|not a sound file"):
         read_audio(whole[: int(part * len(whole))])
+
+
+def test_a_length_that_is_not_told() -> None:
+    """An AU or FLAC stream of unknown length is read to its end."""
+    au = encoded(tone(2.0), kind="AU")
+    assert read_audio(au[:8] + b"\xff" * 4 + au[12:]).seconds == 2.0
+    flac = encoded(tone(2.0), kind="FLAC")
+    flac = flac[:21] + bytes([flac[21] & 0xF0, 0, 0, 0, 0]) + flac[26:]  # STREAMINFO: 0 samples
+    assert read_audio(flac).seconds == 2.0
+    with pytest.raises(AudioError, match="cut short"):
+        read_audio(flac[: len(flac) // 2])
+
+
+@pytest.mark.parametrize(("kind", "at", "value"), [("AIFF", 38, b"\0"), ("W64", 64, b"\xe7" + b"\xff" * 6 + b"\x7f")])
+def test_a_header_that_leads_nowhere(
+    kind: str, at: int, value: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A chunk that points outside the file is an AudioError, and nothing is printed."""
+    whole = encoded(tone(), kind=kind)
+    path = tmp_path / "damaged"
+    path.write_bytes(whole[:at] + value + whole[at + len(value) :])
+    for source in (path, path.read_bytes()):
+        with pytest.raises(AudioError):
+            read_audio(source)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_cut_short_mp3(capfd: pytest.CaptureFixture[str]) -> None:
@@ -136,6 +165,10 @@ def with_value(value: float) -> Callable[[], bytes]:
     return make
 
 
+def opposite_infinities() -> bytes:
+    return encoded(np.full((1000, 2), [np.inf, -np.inf]), subtype="FLOAT")
+
+
 BAD = {
     "empty": (lambda: b"", "empty"),
     "text": (lambda: b"hello, I am not sound\n" * 20, "not a sound file"),
@@ -148,6 +181,7 @@ BAD = {
     "no frames": (no_frames, "no samples"),
     "nan": (with_value(float("nan")), "NaN"),
     "inf": (with_value(float("inf")), "infinite"),
+    "infinities": (opposite_infinities, "NaN"),
     "unscaled": (lambda: encoded(tone() * 30000, subtype="FLOAT"), "within ±1"),
     "rate 0": (lambda: wav_header(200, rate=0, body=bytes(200)), "not a sound file|sample rate"),
     "rate 1": (lambda: wav_header(200, rate=1, body=bytes(200)), "sample rate of 1 Hz"),

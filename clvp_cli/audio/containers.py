@@ -1,8 +1,8 @@
 """Whether an audio file is all there, told from its container alone.
 
-libsndfile reads a WAV, AIFF or Ogg file that was cut short as if it ended there. A half-copied recording should be
-an error instead, so this module compares what the container promises with the bytes that are present. It decodes
-nothing and allocates nothing by a header's word.
+libsndfile reads a WAV, AIFF, AU, CAF, W64 or Ogg file that was cut short as if it ended there. A half-copied recording
+should be an error instead, so this module compares what the container promises with the bytes that are present. It
+decodes nothing and allocates nothing by a header's word.
 """
 
 from __future__ import annotations
@@ -10,10 +10,20 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
-# A writer into a pipe cannot go back to fill in the length and leaves 0 or something near 2 or 4 GiB.
+# A writer into a pipe cannot go back to fill in the length and leaves 0 or something near 2 or 4 GiB, or 2^63.
 STREAMED_LENGTH = 0x7F000000
+STREAMED_LONG = 2**62
 MAX_CHUNKS = 256
 TAIL_BYTES = 70_000  # an Ogg page is at most 65 307 bytes
+W64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")  # its chunks are named by 16 bytes and count their own heads
+# The first bytes: where chunks begin, their heads (name, length), and the multiple that they are padded to.
+CHUNKED = {
+    b"RIFF": (12, "<4sI", 2),
+    b"RF64": (12, "<4sI", 2),
+    b"FORM": (12, ">4sI", 2),
+    b"caff": (8, ">4sq", 1),
+    W64: (40, "<16sQ", 8),
+}
 
 
 def missing_bytes(file: BinaryIO, size: int) -> int:
@@ -24,26 +34,41 @@ def missing_bytes(file: BinaryIO, size: int) -> int:
         size: of the file, in bytes.
     """
     file.seek(0)
-    magic = file.read(12)
-    if magic[:4] in (b"RIFF", b"FORM") and len(magic) == 12:
-        return _missing_in_chunks(file, size, little=magic[:4] == b"RIFF")
+    magic = file.read(16)
+    if len(magic) < 16:
+        return 0
+    for first, (start, head, multiple) in CHUNKED.items():
+        if magic.startswith(first):
+            return _missing_in_chunks(file, size, start, head, multiple)
+    if magic[:4] in (b".snd", b"dns."):  # AU
+        start, length = struct.unpack(">II" if magic[0] == ord(".") else "<II", magic[4:12])
+        return 0 if length >= STREAMED_LENGTH else max(0, start + length - size)
     if magic[:4] == b"OggS":
         return _missing_in_last_page(file, size)
     return 0
 
 
-def _missing_in_chunks(file: BinaryIO, size: int, *, little: bool) -> int:
-    """Walk a WAV's or AIFF's chunks to the one that holds the samples."""
-    position = 12
+def _missing_in_chunks(file: BinaryIO, size: int, position: int, head: str, multiple: int) -> int:
+    """Walk the chunks to the one that holds the samples."""
+    headed, longer = struct.calcsize(head), None
     for _ in range(MAX_CHUNKS):
         file.seek(position)
-        head = file.read(8)
-        if len(head) < 8:
+        read = file.read(headed)
+        if len(read) < headed:
             break
-        name, length = struct.unpack("<4sI" if little else ">4sI", head)
-        if name in (b"data", b"SSND"):
-            return 0 if length >= STREAMED_LENGTH else max(0, position + 8 + length - size)
-        position += 8 + length + length % 2
+        name, length = struct.unpack(head, read)
+        position += headed
+        if len(name) == 16:
+            length -= headed
+        if name == b"ds64":  # RF64 keeps its length here
+            longer = int.from_bytes(file.read(16)[8:], "little")
+        if name[:4] in (b"data", b"SSND", b"BODY"):
+            limit = STREAMED_LENGTH if head.endswith("I") and longer is None else STREAMED_LONG
+            length = length if longer is None else longer
+            return 0 if length >= limit else max(0, position + length - size)
+        position += length + -length % multiple
+        if not headed <= position < size:
+            break
     return 0
 
 

@@ -7,10 +7,11 @@ features or filling the memory. It knows nothing of mels, models or where a resu
 from __future__ import annotations
 
 import io
+import os
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +33,7 @@ MAX_PEAK = 32.0  # float files overshoot ±1 a little; beyond this they hold uns
 SILENCE_PEAK = 2e-4  # -74 dB of full scale, about 6 steps of 16 bit
 STREAM_BYTES = 512 * 2**20  # most that is read from something without an end
 BLOCK_SAMPLES = 2**19  # decoded at a time, over all channels
+UNKNOWN = 2**62  # frames; a FLAC stream of unknown length promises 2^63 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +144,11 @@ def _decode(file: BinaryIO, where: str, sample_rate: int, max_seconds: float | N
     import soundfile
 
     try:
-        sound = soundfile.SoundFile(file)
+        sound = soundfile.SoundFile(_steady(file), closefd=False)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless samples, by the name's ending
         raise AudioError(f"{where}: not a sound file that can be read", ACCEPTED) from error
+    if sound.frames >= UNKNOWN:
+        sound.seekable = lambda: False  # it would seek after each read, and find no end
     with sound:
         rate, channels = int(sound.samplerate), int(sound.channels)
         if rate not in RATES:
@@ -156,6 +160,26 @@ def _decode(file: BinaryIO, where: str, sample_rate: int, max_seconds: float | N
     if not samples.size:
         raise AudioError(f"{where}: holds no samples", "record or export it again")
     return Waveform(samples, sample_rate, where, rate, channels)
+
+
+class _Steady:
+    """A stream whose faults do not come up in libsndfile's callbacks, which would print them and go on."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.tell, self.read = file, file.tell, file.read
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with suppress(ValueError, OSError, OverflowError):  # a damaged header points anywhere
+            self.file.seek(offset, whence)
+        return self.file.tell()
+
+
+def _steady(file: BinaryIO) -> Any:
+    """What libsndfile is to read: a file's own descriptor where there is one, so that Ctrl-C finds no callback."""
+    if isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO):
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        return file.fileno()
+    return _Steady(file)
 
 
 def _mono_blocks(sound: Any, where: str, limit: int | None) -> Iterator[Samples]:
@@ -178,9 +202,10 @@ def _mono_blocks(sound: Any, where: str, limit: int | None) -> Iterator[Samples]
             raise AudioError(
                 f"{where}: longer than {limit / sound.samplerate:g} s", "cut out the part you need, or raise the limit"
             )
-        yield check_samples(frames.mean(axis=1, dtype=np.float32), where)
-    # A stream of unknown length promises 2^63 - 1 frames.
-    if done < promised < 2**62:
+        with np.errstate(all="ignore"):  # infinities are found below
+            mono = frames.mean(axis=1, dtype=np.float32)
+        yield check_samples(mono, where)
+    if done < promised < UNKNOWN:
         raise _cut_short(where, f"{done / sound.samplerate:.1f} of {promised / sound.samplerate:.1f} s can be read")
 
 
