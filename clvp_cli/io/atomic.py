@@ -97,7 +97,10 @@ def translated(path: str | Path) -> Iterator[None]:
 def unwritable(error: Exception, path: str | Path) -> OutputError:
     """The OutputError for `path`, with what to do about it."""
     number = error.errno if isinstance(error, OSError) else None
-    parent = Path(os.path.realpath(path)).parent if "\0" not in str(path) else Path()
+    try:
+        parent = Path(os.path.realpath(path)).parent
+    except (OSError, ValueError):  # the current directory was deleted; a NUL byte
+        parent = Path(path).parent
     sentences = {
         errno.ENOENT: (f"its directory {parent} does not exist", f"make it first: mkdir -p {parent}"),
         errno.ENOTDIR: (f"{parent} is not a directory", "name a file in a directory"),
