@@ -11,8 +11,10 @@ def main(arguments: list[str] | None = None) -> None:
     own = arguments is None
     if own and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # while commands are imported, nothing wants cleaning up
-    from .commands.edge import INTERRUPTED, leave, stopped, take, unwind
+    from .commands.edge import INTERRUPTED, leave, settle_streams, stopped, take, unwind
 
+    if own:
+        settle_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     load_commands()
     try:

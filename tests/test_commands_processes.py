@@ -201,6 +201,33 @@ def test_a_closed_stdin_is_an_error_and_no_traceback(here: Path, tiny_model: Pat
     assert result.code == 1 and len(result.complaint) <= 2 and "Traceback" not in result.err
 
 
+def test_closed_streams_are_no_accident(here: Path, plain_model: Path) -> None:
+    """A file is written whole without stdout or stderr; what should go to a closed stdout is an error."""
+    for line in ("clvp tokenize hello -o out.jsonl >&-", "clvp tokenize hello -o out.jsonl <&- >&- 2>&-"):
+        result = shell(line, here, plain_model)
+        assert (result.code, result.err) == (0, "") and len(read_jsonl(here / "out.jsonl")) == 1
+    assert shell("clvp generate-candidates -t hello -r voice.wav -n 1 --max-codes 2 2>&-", here, plain_model).code == 0
+    result = shell("clvp tokenize hello -o - >&-", here, plain_model)
+    assert result.code == 1 and "stdout is closed" in result.complaint[0]
+
+
+def test_a_terminal_of_few_characters_gets_its_table(here: Path, plain_model: Path) -> None:
+    """What an encoding lacks is escaped in a table, and a width of 0 is none."""
+    more = {"CLVP_MODEL": str(plain_model), "PYTHONIOENCODING": "ascii", "COLUMNS": "0"}
+    result = execute("tokenize", "café", "--table", cwd=here, **more)
+    assert (result.code, result.err) == (0, "") and "caf\\xe9" in result.out
+
+
+def test_arguments_that_are_not_utf8(here: Path, cli: Cli) -> None:
+    """A text of stray bytes is refused, and so is a file name of such where names are kept."""
+    done = cli("tokenize", os.fsdecode(b"caf\xff"))
+    assert done.code == 1 and "surrogate" in done.complaint[0]
+    name = os.fsdecode(b"v\xff.wav")
+    (here / name).write_bytes((here / "voice.wav").read_bytes())
+    done = cli("extract-mels", "voice.wav", name, "-o", "out.npz")
+    assert done.code == 1 and "not UTF-8" in done.complaint[0] and not list(littered(here))
+
+
 def test_a_full_disk_on_stdout_is_told(here: Path, tiny_model: Path) -> None:
     """Records that stdout cannot take end in an error, not in silence."""
     if not Path("/dev/full").exists():

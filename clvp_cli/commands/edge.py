@@ -6,6 +6,7 @@ Signals end the program here too: SIGTERM and SIGHUP unwind it as Ctrl-C does, s
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -25,6 +26,19 @@ def complain(message: str, hint: str | None = None) -> None:
     lines = [f"error: {' '.join(message.split())}"] + ([f"  hint: {' '.join(hint.split())}"] if hint else [])
     with suppress(OSError, ValueError):  # nobody may be listening
         print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def settle_streams() -> None:
+    """Keep the numbers of closed streams from files, which stray words would go into; escape what stdout cannot say."""
+    while (number := os.open(os.devnull, os.O_RDONLY)) <= 2:
+        pass
+    os.close(number)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - as long as the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does; records are UTF-8 by themselves
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]  # a width that nobody knows; tables would be empty
 
 
 came: list[int] = []  # the signals that ended the run
@@ -73,7 +87,8 @@ def translated(function: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except BrokenPipeError:
             from ..io.streams import silence_stdout
 
@@ -105,6 +120,9 @@ def explain(error: Exception) -> int:
         }
         where = f"{error.filename}: " if error.filename else ""
         complain(f"{where}{error.strerror or error}", known.get(error.errno or 0))
+        return 1
+    if isinstance(error, UnicodeEncodeError):
+        complain(f"{error.object[:80]!a}: a name that is not UTF-8", "rename the file")
         return 1
     complain(f"unexpected {type(error).__name__}: {error}", "run again with --debug and report what it prints")
     return 1
