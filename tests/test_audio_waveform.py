@@ -109,6 +109,23 @@ def test_cut_short_mp3(capfd: pytest.CaptureFixture[str]) -> None:
     capfd.readouterr()  # the MP3 decoder writes its own complaint
 
 
+def test_mp3_whose_header_does_not_tell_its_length(capfd: pytest.CaptureFixture[str]) -> None:
+    """Without a length, or with two files in a row, an MP3 is read to its end or refused, never read in part."""
+    noise, rest = np.random.default_rng(0).normal(0, 0.2, 3 * 44100), np.zeros(3 * 44100)
+    for parts in ((rest, noise), (noise, rest)):
+        whole = encoded(np.concatenate(parts), 44100, "MP3")
+        assert read_audio(whole).seconds == pytest.approx(6)
+        bare = whole[whole.index(b"\xff\xfb", 4) :]  # the first frame tells the length
+        if parts[0] is rest:
+            assert read_audio(bare).seconds == pytest.approx(6, abs=0.1)
+        else:
+            with pytest.raises(AudioError, match=r"only 1\.\d of 6\.\d s can be read"):
+                read_audio(bare)
+    with pytest.raises(AudioError, match=r"only 6\.0 of 12\.\d s can be read"):
+        read_audio(whole + whole)
+    capfd.readouterr()
+
+
 def test_stereo_is_averaged() -> None:
     """Two channels become their mean."""
     left, right = tone(), -0.5 * tone()

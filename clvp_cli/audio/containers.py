@@ -1,4 +1,4 @@
-"""Whether an audio file is all there, told from its container alone.
+"""Whether an audio file is all there, told from its container alone, and how long an MP3 is.
 
 libsndfile reads a WAV, AIFF, AU, CAF, W64 or Ogg file that was cut short as if it ended there. A half-copied recording
 should be an error instead, so this module compares what the container promises with the bytes that are present. It
@@ -24,6 +24,14 @@ CHUNKED = {
     b"caff": (8, ">4sq", 1),
     W64: (40, "<16sQ", 8),
 }
+
+
+# Of MPEG audio's third layer, by version (3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5).
+MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # Hz
+MP3_KBITS = (
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+)
 
 
 def missing_bytes(file: BinaryIO, size: int) -> int:
@@ -85,3 +93,28 @@ def _missing_in_last_page(file: BinaryIO, size: int) -> int:
     if len(table) < segments:
         return segments - len(table)
     return max(0, page + 27 + segments + sum(table) - len(tail))
+
+
+def mp3_samples(file: BinaryIO) -> tuple[int, bool]:
+    """Samples of a channel in an MP3's frames, counted one by one, and whether its first frame tells how many."""
+    file.seek(0)
+    tag = file.read(10)
+    position = 0
+    if tag[:3] == b"ID3":
+        position = 10 + sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
+    total, told = 0, False
+    while True:
+        file.seek(position)
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:  # the sync, and the third layer
+            return total, told
+        version, kind, rate = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
+        if version == 1 or kind in (0, 15) or rate == 3:
+            return total, told
+        first = version == 3
+        size = (144 if first else 72) * 1000 * MP3_KBITS[first][kind] // MP3_RATES[version][rate] + (head[2] >> 1 & 1)
+        if not total:
+            frame = file.read(size)
+            told = any(name in frame for name in (b"Xing", b"Info", b"VBRI"))
+        total += 1152 if first else 576
+        position += size

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from clvp_cli.audio.containers import missing_bytes
+from clvp_cli.audio.containers import missing_bytes, mp3_samples
 from clvp_cli.errors import AudioError, OutputError
 
 Samples = npt.NDArray[np.float32]
@@ -33,6 +33,7 @@ MAX_PEAK = 32.0  # float files overshoot ±1 a little; beyond this they hold uns
 SILENCE_PEAK = 2e-4  # -74 dB of full scale, about 6 steps of 16 bit
 STREAM_BYTES = 512 * 2**20  # most that is read from something without an end
 BLOCK_SAMPLES = 2**19  # decoded at a time, over all channels
+MP3_MARGIN = 8 * 1152  # samples that an encoder adds at both ends
 UNKNOWN = 2**62  # frames; a FLAC stream of unknown length promises 2^63 - 1
 
 
@@ -143,6 +144,7 @@ def _decode(file: BinaryIO, where: str, sample_rate: int, max_seconds: float | N
     """Decode, down-mix and resample an opened file, block by block."""
     import soundfile
 
+    held, told = mp3_samples(file)  # 0 for every other format
     try:
         sound = soundfile.SoundFile(_steady(file), closefd=False)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless samples, by the name's ending
@@ -154,7 +156,8 @@ def _decode(file: BinaryIO, where: str, sample_rate: int, max_seconds: float | N
         if rate not in RATES:
             raise AudioError(f"{where}: a sample rate of {rate} Hz makes no sense", "the header may be damaged")
         limit = None if max_seconds is None else int(max_seconds * rate)
-        blocks = _mono_blocks(sound, where, limit)
+        promised = int(sound.frames) if told or not held else 0  # libsndfile guesses it from the first frame's size
+        blocks = _mono_blocks(sound, where, limit, promised, held)
         pieces = list(blocks if rate == sample_rate else _resampled(blocks, rate, sample_rate))
     samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
     if not samples.size:
@@ -179,15 +182,16 @@ def _steady(file: BinaryIO) -> Any:
     if isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO):
         os.lseek(file.fileno(), 0, os.SEEK_SET)
         return file.fileno()
+    file.seek(0)
     return _Steady(file)
 
 
-def _mono_blocks(sound: Any, where: str, limit: int | None) -> Iterator[Samples]:
-    """Decode in bounded blocks; every block is checked as it comes. `limit` is in frames."""
+def _mono_blocks(sound: Any, where: str, limit: int | None, promised: int, held: int) -> Iterator[Samples]:
+    """Decode in bounded blocks; every block is checked as it comes. `limit`, `promised` and `held` are in frames."""
     import soundfile
 
     block = max(1, BLOCK_SAMPLES // sound.channels)
-    promised, done = int(sound.frames), 0
+    done = 0
     while True:
         try:
             frames = sound.read(block, dtype="float32", always_2d=True)
@@ -207,6 +211,12 @@ def _mono_blocks(sound: Any, where: str, limit: int | None) -> Iterator[Samples]
         yield check_samples(mono, where)
     if done < promised < UNKNOWN:
         raise _cut_short(where, f"{done / sound.samplerate:.1f} of {promised / sound.samplerate:.1f} s can be read")
+    if done < held - MP3_MARGIN:
+        raise AudioError(
+            f"{where}: only {done / sound.samplerate:.1f} of {held / sound.samplerate:.1f} s can be read of this MP3, "
+            "whose header tells no or another length",
+            "convert it to WAV or FLAC",
+        )
 
 
 def _resampled(blocks: Iterator[Samples], rate: int, sample_rate: int) -> Iterator[Samples]:
