@@ -11,7 +11,7 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -111,7 +111,8 @@ def _cut_short(where: str, detail: str) -> AudioError:
 def _opened(source: Source, where: str) -> Iterator[BinaryIO]:
     """A seekable stream over any source; what cannot seek is read into memory, up to a limit."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        yield io.BytesIO(source)
+        with _in_memory(source) as file:
+            yield file
     elif isinstance(source, (str, Path)) and str(source) != "-":
         try:
             file = Path(source).open("rb")  # noqa: SIM115 - closed below; errors of the body are not open's
@@ -121,14 +122,15 @@ def _opened(source: Source, where: str) -> Iterator[BinaryIO]:
             raise AudioError(f"{where}: a directory, not an audio file", "name the sound files in it") from error
         except (OSError, ValueError) as error:
             raise AudioError(f"{where}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error
-        with file:
-            yield file if file.seekable() else _buffered(file, where)
+        with file, nullcontext(file) if file.seekable() else _buffered(file, where) as whole:
+            yield whole
     else:
         named = isinstance(source, (str, Path))
         if named and sys.stdin is None:
             raise AudioError("stdin is closed", "pipe a sound file in, or name one")
         stream: Any = sys.stdin.buffer if named else source
-        yield stream if getattr(stream, "seekable", lambda: False)() else _buffered(stream, where)
+        with nullcontext(stream) if getattr(stream, "seekable", bool)() else _buffered(stream, where) as file:
+            yield file
 
 
 def _buffered(stream: BinaryIO, where: str) -> BinaryIO:
@@ -137,7 +139,17 @@ def _buffered(stream: BinaryIO, where: str) -> BinaryIO:
         raise AudioError(f"{where}: a text stream", "open it in binary mode")
     if len(data) > STREAM_BYTES:
         raise AudioError(f"{where}: more than {STREAM_BYTES >> 20} MiB", "save it to a file and cut out what you need")
-    return io.BytesIO(data)
+    return _in_memory(data)
+
+
+def _in_memory(data: bytes | bytearray | memoryview) -> BinaryIO:
+    """A file of these bytes; it has a descriptor (see `_steady`) where the system has files in memory."""
+    if not hasattr(os, "memfd_create"):
+        return io.BytesIO(data)
+    number = os.memfd_create("sound")
+    with os.fdopen(number, "wb", closefd=False) as file:
+        file.write(data)
+    return os.fdopen(number, "rb")
 
 
 def _decode(file: BinaryIO, where: str, sample_rate: int, max_seconds: float | None) -> Waveform:
