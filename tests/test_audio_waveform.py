@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from clvp_cli.audio.voice import bundled_voice
-from clvp_cli.audio.waveform import read_audio, write_wav
+from clvp_cli.audio.waveform import _opened, _steady, read_audio, write_wav
 from clvp_cli.errors import AudioError, ClvpError, OutputError
 
 
@@ -51,6 +51,7 @@ KINDS = [
     ("CAF", "PCM_16", 44100),
     ("RF64", "PCM_24", 48000),
     ("W64", "PCM_16", 22050),
+    ("NIST", "PCM_16", 16000),
 ]
 
 
@@ -167,6 +168,16 @@ def test_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert results[-1].source == "standard input"
     for wave in results:
         np.testing.assert_array_equal(wave.samples, first.samples)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
+def test_libsndfile_calls_no_python(tmp_path: Path) -> None:
+    """A file's and bytes' own descriptors are decoded: in a callback Ctrl-C would be printed, and lost."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded(tone()))
+    for source in (path, path.read_bytes()):
+        with _opened(source, "sound") as file:
+            assert _steady(file) == file.fileno()
 
 
 def no_frames() -> bytes:

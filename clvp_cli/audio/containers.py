@@ -1,12 +1,14 @@
 """Whether an audio file is all there, told from its container alone, and how long an MP3 is.
 
-libsndfile reads a WAV, AIFF, AU, CAF, W64 or Ogg file that was cut short as if it ended there. A half-copied recording
-should be an error instead, so this module compares what the container promises with the bytes that are present. It
-decodes nothing and allocates nothing by a header's word.
+libsndfile reads a WAV, AIFF, AU, CAF, W64, SPHERE or Ogg file that was cut short as if it ended there. A half-copied
+recording should be an error instead, so this module compares what the container promises with the bytes that are
+present. It decodes nothing and allocates nothing by a header's word.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import struct
 from typing import BinaryIO
 
@@ -51,6 +53,10 @@ def missing_bytes(file: BinaryIO, size: int) -> int:
     if magic[:4] in (b".snd", b"dns."):  # AU
         start, length = struct.unpack(">II" if magic[0] == ord(".") else "<II", magic[4:12])
         return 0 if length >= STREAMED_LENGTH else max(0, start + length - size)
+    if magic[:7] == b"NIST_1A":  # SPHERE: what speech corpora come in, with a header of words
+        words = dict(re.findall(rb"(\w+) -i (\d{1,12})", magic + file.read(1008)))
+        held = [int(words.get(name, 0)) for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
+        return max(0, 1024 + math.prod(held) - size)
     if magic[:4] == b"OggS":
         return _missing_in_last_page(file, size)
     return 0
