@@ -8,9 +8,11 @@ neither torch nor librosa.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as typing's, which is a large part of the time before the program can hear Ctrl-C
 if TYPE_CHECKING:  # what a type checker reads of the names below
+    import typing
+
     from .audio.features import ClvpFeatureExtractor as ClvpFeatureExtractor
     from .config import ClvpConfig as ClvpConfig
     from .config import ClvpDecoderConfig as ClvpDecoderConfig
@@ -68,7 +70,7 @@ _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 __all__ = ["__version__", *sorted(_MODULES)]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
 

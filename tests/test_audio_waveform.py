@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from clvp_cli.audio.voice import bundled_voice
-from clvp_cli.audio.waveform import read_audio, write_wav
+from clvp_cli.audio.waveform import _opened, _steady, read_audio, write_wav
 from clvp_cli.errors import AudioError, ClvpError, OutputError
 
 
@@ -47,6 +47,11 @@ KINDS = [
     ("OGG", "OPUS", 48000),
     ("MP3", "MPEG_LAYER_III", 44100),
     ("AIFF", "PCM_16", 11025),
+    ("AU", "PCM_16", 22050),
+    ("CAF", "PCM_16", 44100),
+    ("RF64", "PCM_24", 48000),
+    ("W64", "PCM_16", 22050),
+    ("NIST", "PCM_16", 16000),
 ]
 
 
@@ -72,12 +77,54 @@ def test_cut_short(kind: str, subtype: str, rate: int, part: float) -> None:
         read_audio(whole[: int(part * len(whole))])
 
 
+def test_a_length_that_is_not_told() -> None:
+    """An AU or FLAC stream of unknown length is read to its end."""
+    au = encoded(tone(2.0), kind="AU")
+    assert read_audio(au[:8] + b"\xff" * 4 + au[12:]).seconds == 2.0
+    flac = encoded(tone(2.0), kind="FLAC")
+    flac = flac[:21] + bytes([flac[21] & 0xF0, 0, 0, 0, 0]) + flac[26:]  # STREAMINFO: 0 samples
+    assert read_audio(flac).seconds == 2.0
+    with pytest.raises(AudioError, match="cut short"):
+        read_audio(flac[: len(flac) // 2])
+
+
+@pytest.mark.parametrize(("kind", "at", "value"), [("AIFF", 38, b"\0"), ("W64", 64, b"\xe7" + b"\xff" * 6 + b"\x7f")])
+def test_a_header_that_leads_nowhere(
+    kind: str, at: int, value: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A chunk that points outside the file is an AudioError, and nothing is printed."""
+    whole = encoded(tone(), kind=kind)
+    path = tmp_path / "damaged"
+    path.write_bytes(whole[:at] + value + whole[at + len(value) :])
+    for source in (path, path.read_bytes()):
+        with pytest.raises(AudioError):
+            read_audio(source)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_cut_short_mp3(capfd: pytest.CaptureFixture[str]) -> None:
     """An MP3 file that was cut short is an error."""
     whole = encoded(tone(3.0), 22050, "MP3")
     with pytest.raises(AudioError, match="cut short"):
         read_audio(whole[: len(whole) // 2])
     capfd.readouterr()  # the MP3 decoder writes its own complaint
+
+
+def test_mp3_whose_header_does_not_tell_its_length(capfd: pytest.CaptureFixture[str]) -> None:
+    """Without a length, or with two files in a row, an MP3 is read to its end or refused, never read in part."""
+    noise, rest = np.random.default_rng(0).normal(0, 0.2, 3 * 44100), np.zeros(3 * 44100)
+    for parts in ((rest, noise), (noise, rest)):
+        whole = encoded(np.concatenate(parts), 44100, "MP3")
+        assert read_audio(whole).seconds == pytest.approx(6)
+        bare = whole[whole.index(b"\xff\xfb", 4) :]  # the first frame tells the length
+        if parts[0] is rest:
+            assert read_audio(bare).seconds == pytest.approx(6, abs=0.1)
+        else:
+            with pytest.raises(AudioError, match=r"only 1\.\d of 6\.\d s can be read"):
+                read_audio(bare)
+    with pytest.raises(AudioError, match=r"only 6\.0 of 12\.\d s can be read"):
+        read_audio(whole + whole)
+    capfd.readouterr()
 
 
 def test_stereo_is_averaged() -> None:
@@ -123,6 +170,16 @@ def test_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(wave.samples, first.samples)
 
 
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
+def test_libsndfile_calls_no_python(tmp_path: Path) -> None:
+    """A file's and bytes' own descriptors are decoded: in a callback Ctrl-C would be printed, and lost."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded(tone()))
+    for source in (path, path.read_bytes()):
+        with _opened(source, "sound") as file:
+            assert _steady(file) == file.fileno()
+
+
 def no_frames() -> bytes:
     return encoded(np.zeros(0, np.float32))
 
@@ -134,6 +191,10 @@ def with_value(value: float) -> Callable[[], bytes]:
         return encoded(samples, subtype="FLOAT")
 
     return make
+
+
+def opposite_infinities() -> bytes:
+    return encoded(np.full((1000, 2), [np.inf, -np.inf]), subtype="FLOAT")
 
 
 BAD = {
@@ -148,6 +209,7 @@ BAD = {
     "no frames": (no_frames, "no samples"),
     "nan": (with_value(float("nan")), "NaN"),
     "inf": (with_value(float("inf")), "infinite"),
+    "infinities": (opposite_infinities, "NaN"),
     "unscaled": (lambda: encoded(tone() * 30000, subtype="FLOAT"), "within ±1"),
     "rate 0": (lambda: wav_header(200, rate=0, body=bytes(200)), "not a sound file|sample rate"),
     "rate 1": (lambda: wav_header(200, rate=1, body=bytes(200)), "sample rate of 1 Hz"),

@@ -63,6 +63,23 @@ def test_a_resumed_job_ends_as_one_that_was_never_stopped(command: str, count: i
     assert not (here / "out.jsonl.part").exists()
 
 
+def test_runs_of_the_same_job_do_not_disturb_each_other(cli: Cli, here: Path) -> None:
+    """A second run neither takes the .part of a first that has just begun, nor goes on with one that is finished."""
+    from clvp_cli.commands.jobs import Job
+    from clvp_cli.errors import UsageError
+    from clvp_cli.io.jsonl import JsonlAppender
+
+    with JsonlAppender(here / "out.jsonl.part", key="line") as first:
+        done = cli(*job("generate"))
+        assert done.code == 1 and "another run is writing" in done.complaint[0]
+        first.append({"line": 0, "job": {"seed": 1}})
+        first.append({"line": 1, "index": 0})
+    second = Job(str(here / "out.jsonl"), {"seed": 1}, 1, resume=True)
+    (here / "out.jsonl.part").unlink()
+    with pytest.raises(UsageError, match="another run has finished it"), second:
+        pass
+
+
 @pytest.mark.parametrize("command", JOBS)
 def test_a_beam_narrower_than_n_finishes_its_texts_too(command: str, cli: Cli, here: Path) -> None:
     """Where a beam finds fewer candidates than -n asks for, each text's records come when it is done, and count."""

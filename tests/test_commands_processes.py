@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +86,70 @@ def test_ctrl_c_keeps_finished_texts_and_resume_goes_on(here: Path, tiny_model: 
     assert [(record["line"], record["index"]) for record in records] == [(a, b) for a in (1, 2, 3) for b in (0, 1, 2)]
 
 
+def open_ended(cwd: Path, model: Path, **more: Any) -> subprocess.Popen[bytes]:
+    """A program in the middle of writing out.jsonl: it has answered one line and waits for another."""
+    process = subprocess.Popen(
+        program("tokenize", "-f", "-", "-o", "out.jsonl"), cwd=cwd, env=environment(CLVP_MODEL=str(model)),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more,
+    )  # fmt: skip
+    assert process.stdin and process.stdout
+    process.stdin.write(b"hello\n")
+    process.stdin.flush()
+    assert strict_json(process.stdout.readline().decode())["text"] == "hello"
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGTERM, b"error: terminated\n"), (signal.SIGHUP, b"error: hung up\n")]
+)
+def test_other_signals_clean_up_as_ctrl_c_does(
+    number: signal.Signals, said: bytes, here: Path, plain_model: Path
+) -> None:
+    """SIGTERM and SIGHUP, even twice, leave what was there, say so in a line, and are what the program dies of."""
+    (here / "out.jsonl").write_bytes(b"earlier")
+    before = sorted(here.iterdir())
+    process = open_ended(here, plain_model)
+    assert list(littered(here))
+    process.send_signal(number)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (-number, b"") and err in (said, b"")  # the second may be faster than the line
+    assert (here / "out.jsonl").read_bytes() == b"earlier" and sorted(here.iterdir()) == before
+
+
+def test_under_nohup_a_hangup_is_ignored(here: Path, plain_model: Path) -> None:
+    """A signal that was ignored when the program began stays ignored."""
+    process = open_ended(here, plain_model, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(b"world\n", timeout=30)
+    assert (process.returncode, strict_json(out.decode())["text"], err) == (0, "world", b"")
+    assert len(read_jsonl(here / "out.jsonl")) == 2
+
+
+def test_ctrl_c_before_a_command_begins_is_silent(here: Path) -> None:
+    """While commands are imported, Ctrl-C ends the program without a word."""
+    code = """
+import signal, sys
+from clvp_cli.__main__ import main
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name.endswith("commands.bench"):
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, cwd=here, env=environment())
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, b"", b"")
+
+
+def test_whoever_calls_the_program_keeps_his_signals(cli: Cli) -> None:
+    """A command line that is run within another program changes no handler."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    cli.fine("tokenize", "hello")
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -150,7 +216,25 @@ def test_a_file_is_written_where_stdout_is_closed(here: Path, tiny_model: Path) 
         assert result.code == 0 and "error" not in result.err
         assert len(read_jsonl(here / "out.jsonl")) == 2
         (here / "out.jsonl").unlink()
-    assert "stdout is closed" in shell("clvp score good.npy -t Hello >&-", here, tiny_model).complaint[0]
+    for out in ("", "-o -"):
+        assert "stdout is closed" in shell(f"clvp score good.npy -t Hello {out} >&-", here, tiny_model).complaint[0]
+
+
+def test_a_terminal_of_few_characters_gets_its_table(here: Path, plain_model: Path) -> None:
+    """What an encoding lacks is escaped in a table, and a width of 0 is none."""
+    more = {"CLVP_MODEL": str(plain_model), "PYTHONIOENCODING": "ascii", "COLUMNS": "0"}
+    result = execute("tokenize", "café", "--table", cwd=here, **more)
+    assert (result.code, result.err) == (0, "") and "caf\\xe9" in result.out
+
+
+def test_arguments_that_are_not_utf8(here: Path, cli: Cli) -> None:
+    """A text of stray bytes is refused, and so is a file name of such where names are kept."""
+    done = cli("tokenize", os.fsdecode(b"caf\xff"))
+    assert done.code == 1 and "surrogate" in done.complaint[0]
+    name = os.fsdecode(b"v\xff.wav")
+    (here / name).write_bytes((here / "voice.wav").read_bytes())
+    done = cli("extract-mels", "voice.wav", name, "-o", "out.npz")
+    assert done.code == 1 and "not UTF-8" in done.complaint[0] and not list(littered(here))
 
 
 def test_a_full_disk_on_stdout_is_told(here: Path, tiny_model: Path) -> None:
@@ -180,7 +264,6 @@ def test_nothing_is_left_behind(here: Path, cli: Cli) -> None:
 def test_the_module_and_the_script_are_the_same_program(here: Path) -> None:
     """`python -m clvp_cli` and `clvp` give the same help and version."""
     import shutil
-    import sys
 
     script = Path(sys.executable).with_name("clvp")
     if not script.exists() and not shutil.which("clvp"):

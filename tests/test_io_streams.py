@@ -344,3 +344,12 @@ def test_a_full_disk_behind_stdout_is_an_output_error() -> None:
     )
     with Path("/dev/full").open("wb") as full:
         assert finish(python(code, stdout=full))[::2] == (1, b"stdout: the disk is full\n")
+
+
+def test_a_current_directory_that_was_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An output in a directory that is gone is named in the error."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(OutputError, match=r"out\.npy: its directory"):
+        check_output("out.npy")

@@ -7,10 +7,11 @@ features or filling the memory. It knows nothing of mels, models or where a resu
 from __future__ import annotations
 
 import io
+import os
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from clvp_cli.audio.containers import missing_bytes
+from clvp_cli.audio.containers import missing_bytes, mp3_samples
 from clvp_cli.errors import AudioError, OutputError
 
 Samples = npt.NDArray[np.float32]
@@ -32,6 +33,8 @@ MAX_PEAK = 32.0  # float files overshoot ±1 a little; beyond this they hold uns
 SILENCE_PEAK = 2e-4  # -74 dB of full scale, about 6 steps of 16 bit
 STREAM_BYTES = 512 * 2**20  # most that is read from something without an end
 BLOCK_SAMPLES = 2**19  # decoded at a time, over all channels
+MP3_MARGIN = 8 * 1152  # samples that an encoder adds at both ends
+UNKNOWN = 2**62  # frames; a FLAC stream of unknown length promises 2^63 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +111,8 @@ def _cut_short(where: str, detail: str) -> AudioError:
 def _opened(source: Source, where: str) -> Iterator[BinaryIO]:
     """A seekable stream over any source; what cannot seek is read into memory, up to a limit."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        yield io.BytesIO(source)
+        with _in_memory(source) as file:
+            yield file
     elif isinstance(source, (str, Path)) and str(source) != "-":
         try:
             file = Path(source).open("rb")  # noqa: SIM115 - closed below; errors of the body are not open's
@@ -118,14 +122,15 @@ def _opened(source: Source, where: str) -> Iterator[BinaryIO]:
             raise AudioError(f"{where}: a directory, not an audio file", "name the sound files in it") from error
         except (OSError, ValueError) as error:
             raise AudioError(f"{where}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error
-        with file:
-            yield file if file.seekable() else _buffered(file, where)
+        with file, nullcontext(file) if file.seekable() else _buffered(file, where) as whole:
+            yield whole
     else:
         named = isinstance(source, (str, Path))
         if named and sys.stdin is None:
             raise AudioError("stdin is closed", "pipe a sound file in, or name one")
         stream: Any = sys.stdin.buffer if named else source
-        yield stream if getattr(stream, "seekable", lambda: False)() else _buffered(stream, where)
+        with nullcontext(stream) if getattr(stream, "seekable", bool)() else _buffered(stream, where) as file:
+            yield file
 
 
 def _buffered(stream: BinaryIO, where: str) -> BinaryIO:
@@ -134,23 +139,37 @@ def _buffered(stream: BinaryIO, where: str) -> BinaryIO:
         raise AudioError(f"{where}: a text stream", "open it in binary mode")
     if len(data) > STREAM_BYTES:
         raise AudioError(f"{where}: more than {STREAM_BYTES >> 20} MiB", "save it to a file and cut out what you need")
-    return io.BytesIO(data)
+    return _in_memory(data)
+
+
+def _in_memory(data: bytes | bytearray | memoryview) -> BinaryIO:
+    """A file of these bytes; it has a descriptor (see `_steady`) where the system has files in memory."""
+    if not hasattr(os, "memfd_create"):
+        return io.BytesIO(data)
+    number = os.memfd_create("sound")
+    with os.fdopen(number, "wb", closefd=False) as file:
+        file.write(data)
+    return os.fdopen(number, "rb")
 
 
 def _decode(file: BinaryIO, where: str, sample_rate: int, max_seconds: float | None) -> Waveform:
     """Decode, down-mix and resample an opened file, block by block."""
     import soundfile
 
+    held, told = mp3_samples(file)  # 0 for every other format
     try:
-        sound = soundfile.SoundFile(file)
+        sound = soundfile.SoundFile(_steady(file), closefd=False)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless samples, by the name's ending
         raise AudioError(f"{where}: not a sound file that can be read", ACCEPTED) from error
+    if sound.frames >= UNKNOWN:
+        sound.seekable = lambda: False  # it would seek after each read, and find no end
     with sound:
         rate, channels = int(sound.samplerate), int(sound.channels)
         if rate not in RATES:
             raise AudioError(f"{where}: a sample rate of {rate} Hz makes no sense", "the header may be damaged")
         limit = None if max_seconds is None else int(max_seconds * rate)
-        blocks = _mono_blocks(sound, where, limit)
+        promised = int(sound.frames) if told or not held else 0  # libsndfile guesses it from the first frame's size
+        blocks = _mono_blocks(sound, where, limit, promised, held)
         pieces = list(blocks if rate == sample_rate else _resampled(blocks, rate, sample_rate))
     samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
     if not samples.size:
@@ -158,12 +177,33 @@ def _decode(file: BinaryIO, where: str, sample_rate: int, max_seconds: float | N
     return Waveform(samples, sample_rate, where, rate, channels)
 
 
-def _mono_blocks(sound: Any, where: str, limit: int | None) -> Iterator[Samples]:
-    """Decode in bounded blocks; every block is checked as it comes. `limit` is in frames."""
+class _Steady:
+    """A stream whose faults do not come up in libsndfile's callbacks, which would print them and go on."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.tell, self.read = file, file.tell, file.read
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with suppress(ValueError, OSError, OverflowError):  # a damaged header points anywhere
+            self.file.seek(offset, whence)
+        return self.file.tell()
+
+
+def _steady(file: BinaryIO) -> Any:
+    """What libsndfile is to read: a file's own descriptor where there is one, so that Ctrl-C finds no callback."""
+    if isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO):
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        return file.fileno()
+    file.seek(0)
+    return _Steady(file)
+
+
+def _mono_blocks(sound: Any, where: str, limit: int | None, promised: int, held: int) -> Iterator[Samples]:
+    """Decode in bounded blocks; every block is checked as it comes. `limit`, `promised` and `held` are in frames."""
     import soundfile
 
     block = max(1, BLOCK_SAMPLES // sound.channels)
-    promised, done = int(sound.frames), 0
+    done = 0
     while True:
         try:
             frames = sound.read(block, dtype="float32", always_2d=True)
@@ -178,10 +218,17 @@ def _mono_blocks(sound: Any, where: str, limit: int | None) -> Iterator[Samples]
             raise AudioError(
                 f"{where}: longer than {limit / sound.samplerate:g} s", "cut out the part you need, or raise the limit"
             )
-        yield check_samples(frames.mean(axis=1, dtype=np.float32), where)
-    # A stream of unknown length promises 2^63 - 1 frames.
-    if done < promised < 2**62:
+        with np.errstate(all="ignore"):  # infinities are found below
+            mono = frames.mean(axis=1, dtype=np.float32)
+        yield check_samples(mono, where)
+    if done < promised < UNKNOWN:
         raise _cut_short(where, f"{done / sound.samplerate:.1f} of {promised / sound.samplerate:.1f} s can be read")
+    if done < held - MP3_MARGIN:
+        raise AudioError(
+            f"{where}: only {done / sound.samplerate:.1f} of {held / sound.samplerate:.1f} s can be read of this MP3, "
+            "whose header tells no or another length",
+            "convert it to WAV or FLAC",
+        )
 
 
 def _resampled(blocks: Iterator[Samples], rate: int, sample_rate: int) -> Iterator[Samples]:

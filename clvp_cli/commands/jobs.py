@@ -41,13 +41,12 @@ class Job:
 
         self.out, self.part = Path(out), Path(f"{out}.part")
         self._head: dict[str, Any] = {"line": HEAD, "job": dict(begun)}
-        if self.part.exists() and not self.part.stat().st_size:
-            self.part.unlink()  # killed before its first record
-        if self.part.exists() and not resume:
+        left = bool(_size(self.part))  # an empty one was killed early, or is of a run that has just begun
+        if left and not resume:
             raise UsageError(
                 f"{self.part}: left by a run that was interrupted", "add --resume to go on, or remove it to begin anew"
             )
-        self.finished = resume and not self.part.exists() and self.out.exists()
+        self.finished = resume and not left and self.out.exists()
         source = self.out if self.finished else self.part
         self._found = _read(source) if source.exists() else []
         if not self.finished:
@@ -87,6 +86,9 @@ class Job:
 
     def __enter__(self) -> Self:
         self._appender.__enter__()
+        if not self.finished and self._found and not self._appender.done:
+            self._appender.__exit__(None, None, None)
+            raise UsageError(f"{self.part}: another run has finished it meanwhile", f"see {self.out}")
         return self
 
     def __exit__(
@@ -127,6 +129,13 @@ class Job:
         records = [made[at] for at in made if at[0] != HEAD and (at[1] is not None or at[0] not in spoken)]
         write_jsonl(self.out, sorted(records, key=lambda record: int(record["line"])))
         self.part.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ class Output:
 
         table: list[Mapping[str, Any]] | None = [] if self.table_wanted(out) else None
         total = failed = 0
-        heard = sys.stdout is not None or not (to_the_end or out)
+        heard = sys.stdout is not None or not (to_the_end or (out and out != "-"))
         with atomic_write(out, "w") if out and out != "-" else nullcontext() as file:
             for record in records:
                 if not gc.isenabled():  # see __main__: what was loaded stays; from now on, cycles are work's

@@ -67,8 +67,9 @@ def undisturbed() -> Iterator[None]:
     """Let Ctrl-C, SIGTERM or a hang-up wait for the end of what is done within; it then has its effect."""
     came: list[int] = []
     here = threading.current_thread() is threading.main_thread()  # others are not interrupted
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if here else ()
-    before = {number: signal.getsignal(number) for number in signals}
+    names = ("SIGINT", "SIGTERM", "SIGHUP") if here else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows has no SIGHUP
+    before = {number: signal.getsignal(number) for number in numbers}
     kept = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
     for number in kept:
         signal.signal(number, lambda number, frame: came.append(number))
@@ -118,7 +119,10 @@ def translated(path: str | Path) -> Iterator[None]:
 def unwritable(error: Exception, path: str | Path) -> OutputError:
     """The OutputError for `path`, with what to do about it."""
     number = error.errno if isinstance(error, OSError) else None
-    parent = Path(os.path.realpath(path)).parent if "\0" not in str(path) else Path()
+    try:
+        parent = Path(os.path.realpath(path)).parent
+    except (OSError, ValueError):  # the current directory was deleted; a NUL byte
+        parent = Path(path).parent
     sentences = {
         errno.ENOENT: (f"its directory {parent} does not exist", f"make it first: mkdir -p {parent}"),
         errno.ENOTDIR: (f"{parent} is not a directory", "name a file in a directory"),

@@ -110,6 +110,7 @@ class JsonlAppender:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             lock(self._descriptor, self.path)
+            self._check_name()
             self._take_up()
         except BaseException:
             self._close()
@@ -127,6 +128,13 @@ class JsonlAppender:
             raise OutputError(f'{self.path}: a record without "{self.key}" cannot be resumed by', "give it one")
         self._write((dump_record(record) + "\n").encode("utf-8"))
         self.done.add(record[self.key])
+
+    def _check_name(self) -> None:
+        """OutputError where the run that held the lock has moved the file away: what is written would be lost."""
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._descriptor), self.path.stat()):
+                return
+        raise OutputError(f"{self.path}: another run has just finished it", "look at what it made")
 
     def _take_up(self) -> None:
         content = _whole(self._descriptor)

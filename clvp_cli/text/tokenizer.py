@@ -99,6 +99,10 @@ class ClvpTokenizer(TokenTable):
         """The text as (chunk, is a special token); every other chunk is normalised by itself, as in the original."""
         if not isinstance(text, str):
             raise TextError(f"the text is a {type(text).__name__}, not a string")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # an argument that is not UTF-8; a normaliser would drop it silently
+            raise TextError("the text holds a lone surrogate, which is no character", "give it as UTF-8") from error
         if self.scheme == "tortoise" or split_special_tokens:
             return [(self._normalizer(text), False)]
         chunks = [(chunk, place % 2 == 1) for place, chunk in enumerate(self._whole.split(text))]
@@ -120,10 +124,7 @@ class ClvpTokenizer(TokenTable):
             text = f" {text}"
         tokens: list[str] = []
         for chunk, special in self._chunks(text, kwargs.get("split_special_tokens", False)):
-            try:
-                tokens += [chunk] if special else self._engine(chunk)
-            except (UnicodeEncodeError, TypeError) as error:  # a lone surrogate; the library calls it no string
-                raise TextError("the text holds a lone surrogate, which is no character") from error
+            tokens += [chunk] if special else self._engine(chunk)
         return tokens
 
     def build_inputs_with_special_tokens(
