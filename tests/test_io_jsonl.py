@@ -156,7 +156,7 @@ def test_a_second_run_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_its_run_has_moved_away_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that opened the file just before another finished it does not write what nobody would find."""
     path = tmp_path / "job.jsonl"
-    monkeypatch.setattr("clvp_cli.io.jsonl._lock", lambda descriptor, at: path.unlink())
+    monkeypatch.setattr("clvp_cli.io.jsonl.lock", lambda descriptor, at: path.unlink())
     with pytest.raises(OutputError, match="finished"), JsonlAppender(path):
         pass
 
