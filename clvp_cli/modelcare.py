@@ -21,7 +21,7 @@ def model_facts(name: str) -> dict[str, Any]:
     return {"model": name, **describe(model_path(name))}
 
 
-def convert_model(source: str, target: Path, dtype: str | None = None, force: bool = False) -> dict[str, Any]:
+def convert_model(source: str, target: str | Path, dtype: str | None = None, force: bool = False) -> dict[str, Any]:
     """Write a model of any known format as a safetensors directory, and tell what is there then.
 
     Args:
@@ -42,12 +42,12 @@ def convert_model(source: str, target: Path, dtype: str | None = None, force: bo
     named, checkpoint = _stored_as(dtype), open_checkpoint(model_path(source))
     if named not in (None, ROUNDED) and is_rounded(checkpoint.tensors):
         raise UsageError(f"{source}: its decoder is rounded to int8 already", "convert the model it was made from")
-    save_checkpoint(checkpoint, target, dtype=named, force=force)
-    return model_facts(str(target))
+    save_checkpoint(checkpoint, expanded(target), dtype=named, force=force)
+    return model_facts(str(expanded(target)))
 
 
 def random_model(
-    target: Path, sizes: str = "tiny", seed: int = 0, dtype: str | None = None, force: bool = False
+    target: str | Path, sizes: str = "tiny", seed: int = 0, dtype: str | None = None, force: bool = False
 ) -> dict[str, Any]:
     """Make a model directory of random weights, and tell what is there then.
 
@@ -64,8 +64,8 @@ def random_model(
 
     file = expanded(sizes)
     config = ClvpConfig.from_dict(read_json(file)) if file.suffix == ".json" else sizes
-    random_directory(target, config, seed, dtype=_stored_as(dtype), force=force)
-    return model_facts(str(target))
+    random_directory(expanded(target), config, seed, dtype=_stored_as(dtype), force=force)
+    return model_facts(str(expanded(target)))
 
 
 def _stored_as(dtype: str | None) -> str | None:

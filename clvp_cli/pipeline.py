@@ -18,7 +18,7 @@ from .core import Core, log
 from .errors import CandidateError, CheckpointError, ConfigError, TextError, UsageError
 from .locate import model_path
 from .ranking import rank
-from .records import MAX_LENGTH, Candidate, Ranked, Scored
+from .records import Candidate, Ranked, Scored
 from .settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -175,11 +175,7 @@ class Clvp:
         return rank(self.score(text, candidates), self.core.rank_weights)
 
     def check_ranking(self) -> None:
-        """Raise UsageError where the settings ask for a signal that this model does not offer, or for a padding beyond
-        the longest candidate; loads nothing."""
-        pad = self.settings.scoring.pad
-        if isinstance(pad, int) and pad > MAX_LENGTH:
-            raise UsageError(f"--pad {pad}: over {MAX_LENGTH}, the most codes that a candidate may have")
+        """Raise UsageError where the settings ask for a signal that this model does not offer; loads nothing."""
         known = self.core.signal_names
         for name in self.core.rank_weights:
             if name not in known:

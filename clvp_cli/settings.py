@@ -107,7 +107,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "sampling.max_codes": (1, 100_000),
     "sampling.beams": (1, 64),
     "sampling.length_penalty": (-100.0, 100.0),
-    "scoring.pad": (1, 100_000),
+    "scoring.pad": (1, 8192),  # the longest candidate (records.MAX_LENGTH)
 }
 
 

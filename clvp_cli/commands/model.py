@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -66,7 +65,7 @@ def convert(
     """
     from ..modelcare import convert_model
 
-    _deliver(run, convert_model(source, Path(target).expanduser(), dtype, force))
+    _deliver(run, convert_model(source, target, dtype, force))
 
 
 @command(model_app, "fetch")
@@ -113,7 +112,7 @@ def random(
     from ..modelcare import random_model
 
     seed = run.settings.seed
-    _deliver(run, random_model(Path(target).expanduser(), sizes, seed, dtype, force) | {"seed": seed})
+    _deliver(run, random_model(target, sizes, seed, dtype, force) | {"seed": seed})
 
 
 def _deliver(run: Run, facts: Mapping[str, Any]) -> None:

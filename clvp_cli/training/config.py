@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
+from ..documents import read_yaml
 from ..errors import ConfigError
+from ..locate import expanded
 from ..settings import check
 
 T = TypeVar("T")
@@ -169,16 +171,7 @@ NOT_NEGATIVE = (0, 10**9)
 
 def load_train_config(path: Path) -> TrainConfig:
     """Read a training YAML; paths in it are relative to it. ConfigError names a bad key, with the nearest known one."""
-    import yaml
-
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}", "give a YAML file that says how to train") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the last two: no such date or number, too deep
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: a mapping is expected, found {type(loaded).__name__}", "see configs/mini/")
+    loaded = read_yaml(path, "see configs/mini/")
     config = build(TrainConfig, loaded, str(path))
     data, augment = config.data, config.codec.augment
     if augment.noise_low > augment.noise_high:
@@ -240,7 +233,4 @@ def nearest(key: str, known: Mapping[str, Any], prefix: str) -> str:
 
 
 def _beside(config_path: Path, name: str) -> str:
-    try:
-        return str(config_path.parent / Path(name).expanduser()) if name else ""
-    except RuntimeError:  # ~ of a user that is not there
-        raise ConfigError(f"{config_path}: {name}: no such home directory", "write the path out") from None
+    return str(config_path.parent / expanded(name)) if name else ""
