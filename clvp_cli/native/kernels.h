@@ -21,10 +21,12 @@ summed in floats is summed within one row in one order. Compiled without contrac
 
 /* A weight (out, in) and its bias (out) or NULL.
 
-Of 8 bits it is whole numbers in blocks (out / b, in / 4, b, 4), clvp_block being b, the last filled up with zeros;
-output j counts scale[j]; rows are rounded to 14 bits, in is a multiple of 16 and at most 8192, and starts[j], filled up too, is -64 times
-the sum of j's. Of 16 or 32 it is floats, and in a multiple of 8; with `brain`, of 16, bfloat16, to which rows are
-rounded then, and in is a multiple of 32: for AVX512-BF16 alone. */
+Of 8 bits it is whole numbers from -127 to 127 in blocks (out / b, in / 4, b, 4), b being clvp_block and the last block
+filled up with zeros; one of output j counts scale[j], and starts[j], filled up too, is -64 times their sum. Rows are
+rounded to 14 bits; in is a multiple of 16 and at most 8192.
+
+Of 16 or 32 bits it is floats, and in a multiple of 8; with `brain`, of 16, bfloat16, to which rows are rounded then,
+and in is a multiple of 32: for AVX512-BF16 alone. */
 typedef struct {
     const void *numbers;
     const float *scale, *bias;

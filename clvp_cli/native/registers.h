@@ -1,5 +1,5 @@
-/* Numbers as registers hold them, with AVX2 or, twice as many, with AVX512: whole ones of 16 bits with sums of 32, by
-VNNI; bfloat16 with sums in float32, by AVX512-BF16; and floats, eight of each of two outputs, whose sums are the same
+/* Numbers as registers hold them, with AVX2 or, twice as many, with AVX512: whole ones with sums of 32 bits, by VNNI of
+8 bits, else of 16; bfloat16 with sums in float32, by AVX512-BF16; and floats, eight of each of two outputs, whose sums are the same
 in both. */
 
 #ifndef CLVP_REGISTERS_H
@@ -7,7 +7,7 @@ in both. */
 
 #include "kernels.h"
 
-#define HALF_STEP 16 /* inputs, of which there is a whole number */
+#define HALF_STEP 16 /* inputs */
 
 /* Whole numbers of 8 bits: a weight is blocks of outputs, each four inputs (a quad) of them all, then the next four. */
 #define QUAD 4
@@ -15,8 +15,8 @@ in both. */
 
 #ifdef __AVX512VNNI__
 
-#define STEP 32 /* inputs that are multiplied at once */
-#define OUTS 4  /* weights whose sums are held in registers together */
+#define STEP 32 /* inputs in bfloat16 that are multiplied at once */
+#define OUTS 4  /* weights, of floats, whose sums are held in registers together */
 
 #define BLOCK 16   /* outputs */
 #define PIECE 16   /* of these, that one register takes */

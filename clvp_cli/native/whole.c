@@ -74,7 +74,7 @@ INLINE void finish(const Product *p, int64_t m, int64_t j, __m256 sums)
     }
 }
 
-/* Rows m to m + rows of as many pieces of outputs from j on. */
+/* Rows m to m + rows of as many pieces of outputs from j on. Loops are unrolled so that sums stay in registers. */
 INLINE void block(const Product *p, int64_t m, int64_t j, const int rows, const int pieces, const int64_t ask[STREAMS])
 {
     const int64_t in = p->w->in;
