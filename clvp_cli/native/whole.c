@@ -54,23 +54,28 @@ INLINE void add_lines(const char *a, const int8_t *w, int64_t count, int64_t apa
     }
 }
 
-/* Eight outputs of row m, from j on; behind the last there may be nothing. */
-INLINE void finish(const Product *p, int64_t m, int64_t j, __m256 sums)
+/* Sums of row m and `count` outputs, from j on → floats; behind the last output there may be nothing. */
+static void finish(const Product *p, int64_t m, int64_t j, const double *whole, int64_t count)
 {
     const Weight *w = p->w;
-    const int64_t at = m * w->out + j;
-    if (j + LANES <= w->out) {
-        sums = _mm256_mul_ps(_mm256_mul_ps(sums, _mm256_loadu_ps(w->scale + j)), _mm256_set1_ps(p->rows.steps[m]));
+    const __m256 step = _mm256_set1_ps(p->rows.steps[m]);
+    for (const int64_t end = j + count; j < end && j < w->out; j += LANES, whole += LANES) {
+        const int64_t at = m * w->out + j, left = w->out - j;
+        const __m128 low = _mm256_cvtpd_ps(_mm256_loadu_pd(whole));
+        __m256 sums = _mm256_set_m128(_mm256_cvtpd_ps(_mm256_loadu_pd(whole + LANES / 2)), low);
+        if (left < LANES) {
+            for (int64_t i = 0; i < left; i++) {
+                const float sum = sums[i] * w->scale[j + i] * p->rows.steps[m] + (w->bias ? w->bias[j + i] : 0.0f);
+                p->y[at + i] = sum + (p->residual ? p->residual[at + i] : 0.0f);
+            }
+            return;
+        }
+        sums = _mm256_mul_ps(_mm256_mul_ps(sums, _mm256_loadu_ps(w->scale + j)), step);
         if (w->bias)
             sums = _mm256_add_ps(sums, _mm256_loadu_ps(w->bias + j));
         if (p->residual)
             sums = _mm256_add_ps(sums, _mm256_loadu_ps(p->residual + at));
         _mm256_storeu_ps(p->y + at, sums);
-        return;
-    }
-    for (int64_t i = 0; j + i < w->out; i++) {
-        const float sum = sums[i] * w->scale[j + i] * p->rows.steps[m] + (w->bias ? w->bias[j + i] : 0.0f);
-        p->y[at + i] = sum + (p->residual ? p->residual[at + i] : 0.0f);
     }
 }
 
@@ -99,14 +104,8 @@ INLINE void block(const Product *p, int64_t m, int64_t j, const int rows, const 
             for (int c = 0; c < pieces; c += TOGETHER)
                 gather(sums[r][0][c], sums[r][DIGITS - 1][c + TOGETHER - 1], whole[r] + c * PIECE, k > 0);
     } while ((k += FEW) < in);
-#pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 6
-        for (int c = 0; c < pieces * PIECE; c += LANES) {
-            const __m128 low = _mm256_cvtpd_ps(_mm256_loadu_pd(whole[r] + c));
-            const __m128 high = _mm256_cvtpd_ps(_mm256_loadu_pd(whole[r] + c + LANES / 2));
-            finish(p, m + r, j + c, _mm256_set_m128(high, low));
-        }
+        finish(p, m + r, j, whole[r], pieces * PIECE);
 }
 
 INLINE void few(const Product *p, int64_t m, int64_t j, int64_t rows, const int pieces, const int64_t ask[STREAMS])
