@@ -130,3 +130,13 @@ def test_a_model_is_warned_of_what_its_positions_allow(cli: Cli, voice: Path) ->
     """More codes than the decoder has positions for end where these do, and that is said."""
     result = cli.fine("generate-candidates", "-t", TEXT, "-r", voice, "-n", "1", "--max-codes", "2000")
     assert "positions" in result.err and result.records[0]["length"] <= 608
+
+
+def test_a_candidate_that_no_file_can_hold_is_left_out(cli: Cli, voice: Path, tmp_path: Path) -> None:
+    """Under -c hf the start code may be drawn: the others are kept, and a warning names it."""
+    job = ("generate-candidates", "-t", TEXT, "-r", voice, "-c", "hf", "-n", "200", "--max-codes", "60", "--top-k", "0")
+    result = cli.fine(*job, "--seed", "3", "-o", tmp_path / "c.jsonl")
+    odd = [record["index"] for record in result.records if 8192 in record["codes"]]
+    kept = [record["index"] for record in read_jsonl(tmp_path / "c.jsonl")]
+    assert odd and f"left out: {odd[0]}" in result.err
+    assert kept == [index for index in range(200) if index not in odd]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from ..records import Candidate
 
     Progress = Callable[[int, int], None] | None
+
+log = logging.getLogger("clvp")
 
 COLUMNS = ("line", "text", "index", "length", "stopped", "logprob", "codes", "error")
 
@@ -83,8 +86,11 @@ def generate_candidates(
         made: list[Candidate] = []
         records: Iterable[dict[str, Any]] = _records(clvp, texts, voice, tick, alone=len(texts) == 1, made=made)
         if path:  # written before stdout is, which may fail
-            records = list(records)
-            write_candidates(path, made, clvp.core.book, meta=provenance(clvp, texts[0].text))
+            records, book = list(records), clvp.core.book
+            if odd := [candidate.index for candidate in made if not book.holds(candidate.codes)]:
+                log.warning("%s: left out: %s, with codes beyond %d", path, ", ".join(map(str, odd)), book.size - 1)
+            whole = [candidate for candidate in made if candidate.index not in odd]
+            write_candidates(path, whole, book, meta=provenance(clvp, texts[0].text))
         yield from records
 
     with run.output.progress("candidates", len(texts) * n, out) as tick:

@@ -60,7 +60,7 @@ def write_candidates(
     if not rows:
         raise OutputError(f"{path}: no candidates to write", "nothing was written")
     for row, candidate in enumerate(rows):
-        if candidate.length and not (candidate.codes.min() >= 0 and candidate.codes.max() < book.size):
+        if not book.holds(candidate.codes):
             raise OutputError(f"{path}: row {row}: a code outside 0 … {book.size - 1}", "nothing was written")
     if kind == "npy":
         write_npy(path, padded(rows, book))

@@ -33,6 +33,10 @@ class CodeBook:
     start: int
     stop: int
 
+    def holds(self, codes: Ints) -> bool:
+        """Whether codes (T,) are those of a candidate; a model that may draw the start code makes others."""
+        return not len(codes) or bool(codes.min() >= 0 and codes.max() < self.size)
+
 
 class BadRowError(Exception):
     """A row that cannot be used. The reader of the file turns it into a CandidateError with the file's name."""
