@@ -68,8 +68,10 @@ def read_yaml(path: Path, example: str) -> dict[str, Any]:
     try:
         text = read_text(path, MAX_YAML_BYTES)
         _check_events(yaml.parse(text, yaml.SafeLoader))
-        _check_keys(yaml.compose(text, yaml.SafeLoader))
-        loaded = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _check_keys(node)
+        loaded = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {_reason(error)}") from None
     except (yaml.YAMLError, ValueError, ArithmeticError) as error:  # a date or number that is none; a date out of range
