@@ -128,18 +128,6 @@ INLINE void block(const Product *p, int64_t m, int64_t j, const int rows, const 
             finish(p, m + r, j + c, sums[r / 2][c / 2], rows - r > 1 ? 2 : 1, outs - c > 1 ? 2 : 1);
 }
 
-INLINE void few(const Product *p, int64_t m, int64_t j, int64_t rows, const int outs, const int64_t ask[OUTS])
-{
-    switch (rows) {
-    case 6: block(p, m, j, 6, outs, ask); break;
-    case 5: block(p, m, j, 5, outs, ask); break;
-    case 4: block(p, m, j, 4, outs, ask); break;
-    case 3: block(p, m, j, 3, outs, ask); break;
-    case 2: block(p, m, j, 2, outs, ask); break;
-    case 1: block(p, m, j, 1, outs, ask); break;
-    }
-}
-
 void band_of_floats(const Product *p, int64_t m, int64_t last, int64_t j, int64_t end)
 {
     const int64_t row = row_bytes(p->w), next = end < p->w->out ? (end - j) * row : 0;
@@ -150,8 +138,8 @@ void band_of_floats(const Product *p, int64_t m, int64_t last, int64_t j, int64_
         for (int c = 0; c < OUTS; c++) /* where nothing is wanted, what is at hand */
             ask[c] = lone ? AHEAD : once ? (OUTS + c) * row : next && c / (OUTS / 2) == pass ? next + c * row : 0;
         for (; !lone && at + OUTS <= end; at += OUTS)
-            few(p, m, at, rows, OUTS, ask);
+            BY_ROWS(p, m, at, rows, OUTS, ask)
         for (; at < end; at++) /* one after the other, a row alone reads memory straight on */
-            few(p, m, at, rows, 1, ask);
+            BY_ROWS(p, m, at, rows, 1, ask)
     }
 }

@@ -34,8 +34,8 @@ typedef struct {
     int64_t bits, brain, in, out;
 } Weight;
 
-/* Room for rows as they are multiplied: whole numbers of 16 bits, and what one of them counts in each; or floats, of 16
-or 32. */
+/* Room for rows as they are multiplied: whole numbers in two bytes, and what one of them counts in each; or floats, of
+16 or 32 bits. */
 typedef struct {
     void *numbers;
     float *steps;

@@ -8,6 +8,17 @@
 #define ROWS 6     /* at the most, of activations, whose sums are held in registers together */
 #define AHEAD 4096 /* bytes that are asked for before they are needed, where weights are read once */
 
+/* `block` with the number of rows as a constant, which it must be for sums to stay in registers. */
+#define BY_ROWS(p, m, j, rows, wide, ask)               \
+    switch (rows) {                                     \
+    case 6: block(p, m, j, 6, wide, ask); break;        \
+    case 5: block(p, m, j, 5, wide, ask); break;        \
+    case 4: block(p, m, j, 4, wide, ask); break;        \
+    case 3: block(p, m, j, 3, wide, ask); break;        \
+    case 2: block(p, m, j, 2, wide, ask); break;        \
+    case 1: block(p, m, j, 1, wide, ask); break;        \
+    }
+
 typedef struct {
     const Weight *w;
     const float *residual;

@@ -108,18 +108,6 @@ INLINE void block(const Product *p, int64_t m, int64_t j, const int rows, const 
         finish(p, m + r, j, whole[r], pieces * PIECE);
 }
 
-INLINE void few(const Product *p, int64_t m, int64_t j, int64_t rows, const int pieces, const int64_t ask[STREAMS])
-{
-    switch (rows) {
-    case 6: block(p, m, j, 6, pieces, ask); break;
-    case 5: block(p, m, j, 5, pieces, ask); break;
-    case 4: block(p, m, j, 4, pieces, ask); break;
-    case 3: block(p, m, j, 3, pieces, ask); break;
-    case 2: block(p, m, j, 2, pieces, ask); break;
-    case 1: block(p, m, j, 1, pieces, ask); break;
-    }
-}
-
 void band_of_whole(const Product *p, int64_t m, int64_t last, int64_t j, int64_t end)
 {
     const int64_t in = p->w->in, passes = (last - m + ROWS - 1) / ROWS, next = end < p->w->out ? (end - j) * in : 0;
@@ -130,10 +118,11 @@ void band_of_whole(const Product *p, int64_t m, int64_t last, int64_t j, int64_t
             int64_t ask[STREAMS];
             for (int c = 0; c < STREAMS; c++) /* where nothing is wanted, what is at hand */
                 ask[c] = c * apart(in) + (passes == 1 ? AHEAD : (at / BLOCK + c) % passes == pass ? next : 0);
-            if (pieces == PIECES)
-                few(p, m, at, rows, PIECES, ask);
-            else
-                few(p, m, at, rows, TOGETHER, ask);
+            if (pieces == PIECES) {
+                BY_ROWS(p, m, at, rows, PIECES, ask)
+            } else {
+                BY_ROWS(p, m, at, rows, TOGETHER, ask)
+            }
             at += pieces * PIECE;
         }
     }
