@@ -39,11 +39,11 @@ def convert_model(source: str, target: str | Path, dtype: str | None = None, for
     from .checkpoints.rounded import is_rounded
     from .checkpoints.save import save_checkpoint
 
-    named, checkpoint = _stored_as(dtype), open_checkpoint(model_path(source))
+    named, checkpoint, target = _stored_as(dtype), open_checkpoint(model_path(source)), expanded(target)
     if named not in (None, ROUNDED) and is_rounded(checkpoint.tensors):
         raise UsageError(f"{source}: its decoder is rounded to int8 already", "convert the model it was made from")
-    save_checkpoint(checkpoint, expanded(target), dtype=named, force=force)
-    return model_facts(str(expanded(target)))
+    save_checkpoint(checkpoint, target, dtype=named, force=force)
+    return model_facts(str(target))
 
 
 def random_model(
@@ -62,10 +62,10 @@ def random_model(
     from .config import ClvpConfig
     from .documents import read_json
 
-    file = expanded(sizes)
+    file, target = expanded(sizes), expanded(target)
     config = ClvpConfig.from_dict(read_json(file)) if file.suffix == ".json" else sizes
-    random_directory(expanded(target), config, seed, dtype=_stored_as(dtype), force=force)
-    return model_facts(str(expanded(target)))
+    random_directory(target, config, seed, dtype=_stored_as(dtype), force=force)
+    return model_facts(str(target))
 
 
 def _stored_as(dtype: str | None) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +52,8 @@ class Features:
     def make_mels(self, clips: Sequence[Clip]) -> list[Clip]:
         """Compute missing mels; returns the clips whose audio could be read (or that have none), the others noticed."""
         audio = [clip.audio for clip in clips if clip.audio]
-        self.mels.fill(audio, self._mel, lambda n, of: self.note("mels", n, of), stamps_of(audio))
+        stamps = stamps_of({name: name for name in audio})
+        self.mels.fill(audio, self._mel, lambda n, of: self.note("mels", n, of), stamps)
         there = [clip for clip in clips if not clip.audio or clip.audio in self.mels]
         if len(there) < len(clips):
             log.warning("left out: %d of %d clips, whose audio cannot be read", len(clips) - len(there), len(clips))
@@ -77,10 +78,9 @@ class Features:
             )
         there = self.make_mels(from_audio)
         cache = self._codes = ArrayCache(self.directory, f"codes-{name}", "int32", 1)
-        known = stamps_of([clip.audio for clip in there])
-        keys = [f"{variant}:{clip.audio}" for clip in there for variant in range(variants)]
-        stamps = {key: known[audio] for key in keys if (audio := key.partition(":")[2]) in known}
-        cache.fill(keys, lambda key: self._encode(codec, key), lambda n, of: self.note("codes", n, of), stamps)
+        made_of = {f"{variant}:{clip.audio}": clip.audio for clip in there for variant in range(variants)}
+        stamps = stamps_of(made_of)
+        cache.fill(list(made_of), lambda key: self._encode(codec, key), lambda n, of: self.note("codes", n, of), stamps)
         return [clip for clip in clips if clip.codes or f"0:{clip.audio}" in cache]
 
     def make_places(self, clips: Sequence[Clip], recogniser: PhoneRecogniser, name: str) -> None:
@@ -90,8 +90,7 @@ class Features:
             name: of the recogniser, so that another one gets a cache of its own.
         """
         laid = {place_key(clip): clip for clip in clips if clip.audio and clip.phones}
-        known = stamps_of([clip.audio for clip in laid.values()])
-        stamps = {key: known[clip.audio] for key, clip in laid.items() if clip.audio in known}
+        stamps = stamps_of({key: clip.audio for key, clip in laid.items()})
         cache = self._places = ArrayCache(self.directory, f"phones-{name}", "int16", 1)
 
         def place(key: str) -> NDArray[np.int16] | None:
@@ -168,15 +167,15 @@ def place_key(clip: Clip) -> str:
     return f"{zlib.crc32(bytes(flat(clip.phones)))}:{clip.audio}"
 
 
-def stamps_of(audio: Iterable[str]) -> dict[str, str]:
-    """Path → size and time of the last change, by which a file that was replaced is told; files that are there alone:
-    what was kept of others stays."""
+def stamps_of(made_of: Mapping[str, str]) -> dict[str, str]:
+    """Keys of what is made of sound files → the file's size and time of its last change, by which one that was replaced
+    is told; files that are there alone: what was kept of others stays."""
     found = {}
-    for path in dict.fromkeys(audio):
+    for path in set(made_of.values()):
         with suppress(OSError, ValueError):
             status = Path(path).stat()
             found[path] = f"{status.st_size}-{status.st_mtime_ns}"
-    return found
+    return {key: found[path] for key, path in made_of.items() if path in found}
 
 
 def partners(clips: Sequence[Clip]) -> list[list[int]]:
