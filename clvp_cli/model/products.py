@@ -280,7 +280,7 @@ def product(
         weight = widened_rows(weight, scale)
     kind = fitting(kind, dtype, weight)
     if kind in OURS:
-        kept = weight.to(OURS[kind], copy=True, memory_format=dense)
+        kept = native.room(weight.shape, OURS[kind]).copy_(weight)
         return NativeProduct(kept.clamp_(-LARGEST_HALF, LARGEST_HALF) if kind == "half" else kept, bias)
     if kind == "int4":
         return Int4Product(weight, bias)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from .loading import CLayer, CNorm, CPlaces, CPrompt, address, described, has_brains, kernels
+from .pages import room
 
 __all__ = [
     "FLOATS", "LANES", "Attention", "Layer", "Weight", "attends", "has_brains", "is_outdone", "is_wide", "kernels",
-    "multiplies",
+    "multiplies", "room",
 ]  # fmt: skip
 
 STEP = 16  # inputs, whole numbers, of which there is a multiple

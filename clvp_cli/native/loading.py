@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .pages import room
+
 log = logging.getLogger("clvp")
 
 HERE = Path(__file__).parent
@@ -83,7 +85,8 @@ def described(library: ctypes.CDLL, weight: Tensor, scale: Tensor | None, bias: 
         block = library.clvp_block()
         blocks = F.pad(weight, (0, 0, 0, -outputs % block)).view(torch.int32).view(-1, block, inputs // 4)
         starts = blocks.view(torch.int8).sum(-1, dtype=torch.int32).mul_(-64)
-        weight = blocks.transpose(1, 2).contiguous()
+        turned = blocks.transpose(1, 2)
+        weight = room(turned.shape, turned.dtype).copy_(turned)
     kept = weight, scale, bias, starts
     made = CWeight(*map(address, kept), bits, weight.dtype == torch.bfloat16, inputs, outputs)
     made.kept = kept

@@ -1,0 +1,59 @@
+"""Memory for what every step reads, in large pages where the system has them: fewer addresses are to be translated.
+
+Tensors share slabs, for most are smaller than they should be to have pages of their own; a slab is freed with the last
+of them. Linux alone gives such pages to who asks; elsewhere, tensors are as PyTorch makes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import threading
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+PAGE = 2**21  # bytes of a large page
+SLAB = 32 * PAGE
+LINE = 64  # bytes with which every tensor begins anew
+
+
+class _Slab:
+    """The slab that is being filled."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # layers are packed by several threads
+        self.left = torch.empty(0, dtype=torch.uint8)
+
+    def take(self, size: int) -> Tensor:
+        """So many bytes of it, of a new one if they do not fit."""
+        size = -(-size // LINE) * LINE
+        if size > SLAB // 2:
+            return _mapped(size)
+        with self.lock:
+            if size > len(self.left):
+                self.left = _mapped(SLAB)
+            taken, self.left = self.left[:size], self.left[size:]
+        return taken
+
+
+_slab = _Slab()
+
+
+def room(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A dense tensor on the CPU, its numbers not set."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(*shape, dtype=dtype)
+    size = math.prod(shape) * dtype.itemsize
+    return _slab.take(size)[:size].view(dtype).view(*shape)
+
+
+def _mapped(size: int) -> Tensor:
+    """So many bytes that begin with a large page, if the system has them."""
+    space = mmap.mmap(-1, size + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a system without them
+        space.madvise(mmap.MADV_HUGEPAGE)
+    whole = torch.frombuffer(space, dtype=torch.uint8)
+    return whole[-whole.data_ptr() % PAGE :][:size]
