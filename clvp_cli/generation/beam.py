@@ -67,7 +67,7 @@ def beam_search(decoder: CodeDecoder, prompt: Prompt, options: SamplingSettings)
         step = shared.step(rows, cache.make_room(rows))
         position = torch.full((rows, 1), int(code_position(count, options)), device=codes.device)
         fed = torch.cat((chosen, chosen[:1].expand(rows - width))).unsqueeze(1)
-        hidden = decoder.stack.hidden(decoder.stack.embed(fed, position), step.attend)
+        hidden = step.hidden(decoder.stack, decoder.stack.embed(fed, position))
         step.done()
         logits = decoder.logits(hidden[:width, 0])
     if not found.closed(float(scores.max()), codes.shape[1]):

@@ -229,7 +229,7 @@ class Slots:
         codes, positions = self.codes[:n].gather(1, last), code_position(last, self.options)
         assert isinstance(positions, Tensor)
         stack = self.decoder.stack
-        hidden = stack.hidden(stack.embed(codes, positions), step.attend)
+        hidden = step.hidden(stack, stack.embed(codes, positions))
         step.done()
         self.logits[:n] = self.decoder.logits(hidden[:, 0])
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import native
-from ..model.decoder import CodeDecoder
+from ..model.decoder import CodeDecoder, DecoderStack
 from ..model.layers import AttendOne
-from ..model.packed import NativeAttend, attends_natively, least_queries
+from ..model.packed import NativeAttend, attends_natively, least_queries, native_layers
 from .cache import PromptCache, RowCache
 
 
@@ -35,6 +35,10 @@ class Step(ABC):
     @abstractmethod
     def attend(self, layer: int) -> AttendOne:
         """The way of layer `layer`: write keys and values, then attend."""
+
+    def hidden(self, stack: DecoderStack, embeds: Tensor) -> Tensor:
+        """Each row's next code (N, 1, D) through all layers and the norm behind them → (N, 1, D)."""
+        return stack.hidden(embeds, self.attend)
 
     def done(self) -> None:
         """The step's keys now count."""
@@ -60,18 +64,25 @@ class Sharing(ABC):
 def sharing(decoder: CodeDecoder, cache: RowCache, prompts: Sequence[PromptCache], owners: Tensor) -> Sharing:
     """Rows by prompt: owners (N,) says which of `prompts` each row continues."""
     if attends_natively(decoder):
-        return NativeSharing(cache, prompts, owners)
+        return NativeSharing(native_layers(decoder), cache, prompts, owners)
     return GroupedSharing(cache, prompts, owners, least_queries(decoder))
 
 
 class NativeSharing(Sharing):
-    """For our own kernel: where everything lies, in each layer."""
+    """For our own kernel: where everything lies, in each layer; `layers`, if all of them are its own."""
 
-    def __init__(self, cache: RowCache, prompts: Sequence[PromptCache], owners: Tensor) -> None:
+    def __init__(
+        self,
+        layers: list[native.Layer] | None,
+        cache: RowCache,
+        prompts: Sequence[PromptCache],
+        owners: Tensor,
+    ) -> None:
         super().__init__(cache, prompts, owners)
         sizes = [prompt.length for prompt in prompts]
-        layers = zip(cache.layers, zip(*(prompt.layers for prompt in prompts), strict=True), strict=True)
-        self.layers = [native.Attention(own, shared, sizes, owners) for own, shared in layers]
+        parts = zip(cache.layers, zip(*(prompt.layers for prompt in prompts), strict=True), strict=True)
+        self.attentions = [native.Attention(own, shared, sizes, owners) for own, shared in parts]
+        self.stack = None if layers is None else native.Stack(layers, self.attentions)
 
     def step(self, rows: int, place: int | None) -> Step:
         """A step of the first rows, wherever each of them writes."""
@@ -83,11 +94,18 @@ class NativeStep(Step):
 
     def __init__(self, sharing: NativeSharing, rows: int) -> None:
         super().__init__(sharing.cache, rows)
-        self.layers = sharing.layers
+        self.sharing = sharing
+
+    def hidden(self, stack: DecoderStack, embeds: Tensor) -> Tensor:
+        """All layers in one call, if they are our own."""
+        if self.sharing.stack is None:
+            return super().hidden(stack, embeds)
+        out: Tensor = stack.layer_norm(self.sharing.stack(embeds, self.lengths))
+        return out
 
     def attend(self, layer: int) -> AttendOne:
-        """One call, or a part of the layer's own."""
-        return NativeAttend(self.layers[layer], self.lengths)
+        """The attention alone, between products of other kinds."""
+        return NativeAttend(self.sharing.attentions[layer], self.lengths)
 
 
 @dataclass(frozen=True)

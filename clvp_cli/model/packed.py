@@ -128,7 +128,10 @@ class NativeAttend(AttendOne):
 
 
 class PackedDecoderLayer(nn.Module):
-    """A ClvpDecoderLayer for inference: x + attention(norm x), then x + mlp(norm x); a step in one call, if it can."""
+    """A ClvpDecoderLayer for inference: x + attention(norm x), then x + mlp(norm x).
+
+    `whole` is all of it for our own kernels, where they have each part.
+    """
 
     def __init__(self, layer: ClvpDecoderLayer, act: str, kind: Kind, dtype: torch.dtype) -> None:
         super().__init__()
@@ -145,7 +148,6 @@ class PackedDecoderLayer(nn.Module):
         self.whole = self._whole()
 
     def _whole(self) -> native.Layer | None:
-        """All of it by our own kernels, where they have each part."""
         all_four = self.attn.qkv, self.attn.out, self.fc, self.proj
         ours = [part for part in all_four if isinstance(part, NativeProduct)]
         if len(ours) < len(all_four) or not ours[2].activates(self.act):
@@ -156,8 +158,6 @@ class PackedDecoderLayer(nn.Module):
         return native.Layer(norms, [part.times for part in ours], self.attn.heads)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        if self.whole is not None and isinstance(attend, NativeAttend):
-            return self.whole(x, attend.attention, attend.lengths)
         x = self.attn(self.input_layernorm(x), attend, x)
         return self.proj.add(self.fc.activated(self.post_attention_layernorm(x), self.act), x)
 
@@ -273,6 +273,13 @@ def attends_natively(decoder: CodeDecoder) -> bool:
     width = decoder.config.hidden_size // decoder.config.num_attention_heads
     near = decoder.final_norm.weight.device.type == "cpu"
     return near and native.attends(width) and _multiplies(decoder, Product)
+
+
+def native_layers(decoder: CodeDecoder) -> list[native.Layer] | None:
+    """The layers of a decoder that `attends_natively`, if a step goes through all of them by our own kernels."""
+    layers = [cast(PackedDecoderLayer, layer).whole for layer in decoder.stack.layers]
+    whole = [layer for layer in layers if layer is not None]
+    return whole if len(whole) == len(layers) else None
 
 
 def _in_full(decoder: CodeDecoder) -> bool:

@@ -16,13 +16,12 @@ from .loading import CLayer, CNorm, CPlaces, CPrompt, address, described, has_br
 from .pages import room
 
 __all__ = [
-    "FLOATS", "LANES", "Attention", "Layer", "Weight", "attends", "has_brains", "is_outdone", "is_wide", "kernels",
+    "FLOATS", "LANES", "Attention", "Layer", "Stack", "Weight", "attends", "has_brains", "is_outdone", "is_wide", "kernels",
     "multiplies", "room",
 ]  # fmt: skip
 
 STEP = 16  # inputs, whole numbers, of which there is a multiple
 BRAIN_STEP = 32  # of inputs in bfloat16
-MOST_INPUTS = 8192  # whose sums fit
 LANES = 8  # floats that a processor holds at once
 MOST_WIDTH = 128  # of a head
 FLOATS = (torch.float16, torch.float32)
@@ -44,7 +43,7 @@ def multiplies(dtype: torch.dtype, inputs: int) -> bool:
     if dtype == torch.bfloat16:
         return inputs % BRAIN_STEP == 0 and has_brains()
     if dtype == torch.int8:
-        return inputs % STEP == 0 and inputs <= MOST_INPUTS and kernels() is not None
+        return inputs % STEP == 0 and kernels() is not None
     return inputs % LANES == 0 and dtype in FLOATS and kernels() is not None
 
 
@@ -117,7 +116,7 @@ class Attention:
 
 
 class Layer:
-    """A decoder's layer for one code of each row, in one call: x + attention(norm x), then x + mlp(norm x).
+    """A decoder's layer: x + attention(norm x), then x + mlp(norm x).
 
     Its activation is GELU by tanh, its norms have weights and biases in float32; D is `heads` times a width of heads
     that `attends` takes.
@@ -128,15 +127,23 @@ class Layer:
         self.kept = norms, weights
         both = [CNorm(address(norm.weight), address(norm.bias), norm.eps) for norm in norms]
         self.described = CLayer(*both, *(weight.described for weight in weights), heads)
-        self.address = ctypes.addressof(self.described)
 
-    def __call__(self, x: Tensor, attention: Attention, lengths: Tensor) -> Tensor:
-        """x (n, …, D) of the first rows → the same shape; keys and values are written as `attention` would."""
+
+class Stack:
+    """Layers of one shape, one after another in one call, for one code of each row."""
+
+    def __init__(self, layers: Sequence[Layer], attentions: Sequence[Attention]) -> None:
+        self.kept = layers, attentions
+        self.layers = (CLayer * len(layers))(*(layer.described for layer in layers))
+        self.places = (CPlaces * len(layers))(*(each.described for each in attentions))
+
+    def __call__(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """x (n, …, D) of the first rows → the same shape; keys and values are written as each `Attention` would."""
         assert x.dtype == torch.float32
         x = x.contiguous()
         made = torch.empty_like(x)
-        given = self.address, attention.address, lengths.data_ptr(), x.data_ptr(), len(x)
-        _done(_built().clvp_layer(*given, made.data_ptr(), torch.get_num_threads()))
+        given = ctypes.addressof(self.layers), ctypes.addressof(self.places), len(self.layers), lengths.data_ptr()
+        _done(_built().clvp_layers(*given, x.data_ptr(), len(x), made.data_ptr(), torch.get_num_threads()))
         return made
 
 

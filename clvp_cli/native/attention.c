@@ -120,7 +120,8 @@ void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const 
         const Prompt *prompt = places->prompts + places->of_row[n];
         char *k = places->keys + n * places->row + h * places->head;
         char *v = places->values + n * places->row + h * places->head;
-        const char *next = n + 1 < rows ? k + places->row : NULL;
+        const int64_t after = task + 1 < rows * heads ? task + 1 : task;
+        const char *next = places->keys + after % rows * places->row + after / rows * places->head;
         float *mixed = out + (n * heads + h) * width;
         stored(q + heads * width, width, bits, k + lengths[n] * position);
         stored(q + 2 * heads * width, width, bits, v + lengths[n] * position);

@@ -19,14 +19,17 @@ summed in floats is summed within one row in one order. Compiled without contrac
 #define EXPORTED __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
 
-/* A weight (out, in) and its bias (out) or NULL.
+#define DEPTH 1024 /* inputs of a weight's part */
 
-Of 8 bits it is whole numbers from -127 to 127 in blocks (out / b, in / 4, b, 4), b being clvp_block and the last block
-filled up with zeros; one of output j counts scale[j], and starts[j], filled up too, is -64 times their sum. Rows are
-rounded to 14 bits; in is a multiple of 16 and at most 8192.
+/* A weight (out, in) and its bias (out) or NULL. It lies in parts of DEPTH inputs, the last of what is left, each in
+blocks (out / b, depth / g, b, g), b being clvp_block, the last block filled up with zeros, and g the inputs that are
+multiplied at once.
 
-Of 16 or 32 bits it is floats, and in a multiple of 8; with `brain`, of 16, bfloat16, to which rows are rounded then,
-and in is a multiple of 32: for AVX512-BF16 alone. */
+Of 8 bits it is whole numbers from -127 to 127, g 4; one of output j counts scale[j], and starts (parts, out) are -64
+times their sums, both filled up too. Rows are rounded to 14 bits; in is a multiple of 16.
+
+Of 16 or 32 bits it is floats, g 1, and in a multiple of 8; with `brain`, of 16, bfloat16, g 2, to which rows are
+rounded then: for AVX512-BF16 alone. */
 typedef struct {
     const void *numbers;
     const float *scale, *bias;
@@ -60,7 +63,8 @@ size_t room_for_rows(const Weight *w, int64_t rows);
 int64_t room_for_logits(const Places *places, const int64_t *lengths, int64_t rows);
 
 /* Within a parallel region, by all of its threads, which then wait for each other. */
-void multiply(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, int gelu, Laid room);
+void multiply(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, int gelu, Laid room,
+              const Weight *then);
 void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const Places *places, const int64_t *lengths,
             float *out, float *logits, int64_t room);
 

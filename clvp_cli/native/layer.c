@@ -1,9 +1,9 @@
-/* A decoder's layer, for one code of each row: x + attention(norm x), then x + mlp(norm x). */
+/* A decoder's layers, for one code of each row: in each, x + attention(norm x), then x + mlp(norm x). */
 
 #include "kernels.h"
 
 /* Raised when a structure or an argument changes: who calls then knows a library that was built before. */
-EXPORTED const int clvp_interface = 5;
+EXPORTED const int clvp_interface = 6;
 
 /* Layer normalisation over `width` numbers. */
 typedef struct {
@@ -40,15 +40,21 @@ static void normed(const Norm *norm, const float *x, int64_t rows, int64_t width
     }
 }
 
-/* x (rows, D) → y (rows, D), D a whole number of heads; keys and values go where `places` and `lengths` say. The
-activation is GELU by tanh. Returns 0, or 1 where no memory is left. */
-EXPORTED int clvp_layer(const Layer *layer, const Places *places, const int64_t *lengths, const float *x, int64_t rows,
-                        float *y, int threads)
+static size_t larger(size_t a, size_t b)
 {
-    const int64_t width = layer->qkv.in, room = room_for_logits(places, lengths, rows);
-    const size_t first = room_for_rows(&layer->qkv, rows), second = room_for_rows(&layer->proj, rows);
-    const size_t of_width = lines(rows * width * sizeof(float)), of_inner = lines(rows * layer->fc.out * sizeof(float));
-    const size_t of_rows = lines(first > second ? first : second), of_logits = threads * room * sizeof(float);
+    return a > b ? a : b;
+}
+
+/* x (rows, D) → y (rows, D), D a whole number of heads, through `count` layers, as wide as each other; keys and values go
+where `places`, one of each layer, and `lengths` say. The activation is GELU by tanh. Returns 0, or 1 where no memory is
+left. */
+EXPORTED int clvp_layers(const Layer *layers, const Places *places, int64_t count, const int64_t *lengths,
+                         const float *x, int64_t rows, float *y, int threads)
+{
+    const int64_t width = layers->qkv.in, room = room_for_logits(places, lengths, rows);
+    const size_t of_rows = lines(larger(room_for_rows(&layers->qkv, rows), room_for_rows(&layers->proj, rows)));
+    const size_t of_width = lines(rows * width * sizeof(float)), of_logits = threads * room * sizeof(float);
+    const size_t of_inner = lines(rows * layers->fc.out * sizeof(float));
     char *memory = room_of(4 * of_width + of_inner + of_rows + of_logits + rows * sizeof(float));
     if (!memory)
         return 1;
@@ -57,14 +63,16 @@ EXPORTED int clvp_layer(const Layer *layer, const Places *places, const int64_t 
     float *logits = (float *)(behind + of_rows), *steps = (float *)(behind + of_rows + of_logits);
     const Laid laid = {behind, steps};
 #pragma omp parallel num_threads(threads)
-    {
-        normed(&layer->before_attention, x, rows, width, some);
-        multiply(&layer->qkv, some, rows, NULL, qkv, 0, laid);
-        attend(qkv, rows, layer->heads, width / layer->heads, places, lengths, some, logits, room);
-        multiply(&layer->out, some, rows, x, y, 0, laid);
+    for (int64_t n = 0; n < count; n++) {
+        const Layer *layer = layers + n;
+        const float *from = n ? y : x;
+        normed(&layer->before_attention, from, rows, width, some);
+        multiply(&layer->qkv, some, rows, NULL, qkv, 0, laid, NULL);
+        attend(qkv, rows, layer->heads, width / layer->heads, places + n, lengths, some, logits, room);
+        multiply(&layer->out, some, rows, from, y, 0, laid, &layer->fc);
         normed(&layer->before_mlp, y, rows, width, some);
-        multiply(&layer->fc, some, rows, NULL, many, 1, laid);
-        multiply(&layer->proj, many, rows, y, y, 0, laid);
+        multiply(&layer->fc, some, rows, NULL, many, 1, laid, &layer->proj);
+        multiply(&layer->proj, many, rows, y, y, 0, laid, n + 1 < count ? &layer[1].qkv : NULL);
     }
     free(memory);
     return 0;

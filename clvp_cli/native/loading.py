@@ -21,7 +21,9 @@ from .pages import room
 log = logging.getLogger("clvp")
 
 HERE = Path(__file__).parent
-INTERFACE = 5  # as layer.c numbers what it is called with
+INTERFACE = 6  # as layer.c numbers what it is called with
+DEPTH = 1024  # inputs of a weight's part, as in kernels.h
+TOGETHER = {torch.int8: 4, torch.bfloat16: 2}  # inputs that are multiplied at once; else one
 Address, Count = ctypes.c_void_p, ctypes.c_int64
 
 
@@ -77,18 +79,30 @@ def address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def described(library: ctypes.CDLL, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> CWeight:
-    """A weight (out, in), its scale and its bias; whole numbers laid as kernels.h says. What is made owns them."""
-    bits, outputs, inputs = weight.itemsize * 8, *weight.shape
-    starts = None
-    if weight.dtype == torch.int8:
-        block = library.clvp_block()
-        blocks = F.pad(weight, (0, 0, 0, -outputs % block)).view(torch.int32).view(-1, block, inputs // 4)
-        starts = blocks.view(torch.int8).sum(-1, dtype=torch.int32).mul_(-64)
-        turned = blocks.transpose(1, 2)
-        weight = room(turned.shape, turned.dtype).copy_(turned)
-    kept = weight, scale, bias, starts
-    made = CWeight(*map(address, kept), bits, weight.dtype == torch.bfloat16, inputs, outputs)
+def described(
+    library: ctypes.CDLL, weight: Tensor, scale: Tensor | None, bias: Tensor | None, dtype: torch.dtype | None = None
+) -> CWeight:
+    """A weight (out, in), its scale and its bias, laid as kernels.h says in `dtype`, or its own type. What is made owns
+    them."""
+    dtype = dtype or weight.dtype
+    outputs, inputs = weight.shape
+    block, depth, together = library.clvp_block(), DEPTH, TOGETHER.get(dtype, 1)
+    fill = -outputs % block
+    laid = room((inputs * (outputs + fill),), dtype)
+    starts = []
+    for first in range(0, inputs, depth):
+        part = weight[:, first : first + depth]
+        size = part.shape[1]
+        filled = laid[first * (outputs + fill) :][: size * (outputs + fill)].view(-1, size // together, block, together)
+        whole = outputs // block
+        filled[:whole].copy_(part[: whole * block].unflatten(0, (-1, block)).unflatten(-1, (-1, together)).transpose(1, 2))
+        if fill:
+            last = filled[-1].zero_()
+            last[:, : block - fill].copy_(part[whole * block :].unflatten(-1, (-1, together)).transpose(0, 1))
+        if dtype == torch.int8:
+            starts.append(F.pad(part.sum(1, dtype=torch.int32).mul_(-64), (0, fill)))
+    kept = laid, None if scale is None else F.pad(scale, (0, fill)), bias, torch.stack(starts) if starts else None
+    made = CWeight(*map(address, kept), dtype.itemsize * 8, dtype == torch.bfloat16, inputs, outputs)
     made.kept = kept
     return made
 
@@ -158,5 +172,5 @@ def _loaded(name: str) -> ctypes.CDLL | None:
     last = Address, ctypes.c_int
     library.clvp_product.argtypes = (Address, Address, Count, Address, Address, ctypes.c_int, ctypes.c_int)
     library.clvp_attend.argtypes = (Address, Count, Count, Count, Address, Address, *last)
-    library.clvp_layer.argtypes = (Address, Address, Address, Address, Count, *last)
+    library.clvp_layers.argtypes = (Address, Address, Count, Address, Address, Count, *last)
     return library

@@ -1,11 +1,39 @@
 /* Rows of floats times a weight of 8, 16 or 32 bits: how rows and outputs are shared out among threads. */
 
 #include "product.h"
-#include "registers.h"
 
-#define UNIT 32         /* outputs that are multiplied together, in any build */
 #define PANEL (1 << 18) /* numbers of rows, as the third cache holds, and */
 #define BAND (1 << 16)  /* bytes of weights, as the second, that are multiplied with each other */
+
+void finish(const Product *p, int64_t m, int64_t rows, int64_t j, int64_t count, const float *sums, int first)
+{
+    const Weight *w = p->w;
+    const float *bias = first ? w->bias : NULL, *residual = first ? p->residual : p->y;
+    const int64_t wide = count < w->out - j ? count : w->out - j;
+    for (const float *over = sums + rows * count; sums < over; sums += count, m++) {
+        const int64_t at = m * w->out + j;
+        const float step = w->scale ? p->rows.steps[m] : 1.0f;
+        int64_t i = 0;
+        for (; i + BLOCK <= wide; i += BLOCK) {
+            Sums some = loaded(sums + i);
+            if (w->scale)
+                some = some * loaded(w->scale + j + i) * repeated(step);
+            if (bias)
+                some += loaded(bias + j + i);
+            if (residual)
+                some += loaded(residual + at + i);
+            store(p->y + at + i, some);
+        }
+        for (; i < wide; i++) {
+            float sum = sums[i];
+            if (w->scale)
+                sum = sum * w->scale[j + i] * step;
+            if (bias)
+                sum += bias[j + i];
+            p->y[at + i] = sum + (residual ? residual[at + i] : 0.0f);
+        }
+    }
+}
 
 /* GELU by tanh: x times the logistic of 2 u. */
 INLINE __m256 activated(__m256 x)
@@ -26,40 +54,61 @@ static void activate(const Product *p, int64_t m, int64_t last, int64_t j, int64
             _mm256_storeu_ps(y, activated(_mm256_loadu_ps(y)));
 }
 
-/* The most that makes up no more than `most`, and one at least. */
-static int64_t whole_number_of(int64_t unit, int64_t most)
+/* Where a thread's share of the outputs begins: whole units of them. */
+static int64_t share(const Weight *w, int64_t thread)
 {
-    return most > unit ? most / unit * unit : unit;
+    const int64_t unit = w->bits == 8 ? unit_of_whole : unit_of_floats, units = (w->out + unit - 1) / unit;
+    const int64_t start = units * thread / omp_get_num_threads() * unit;
+    return start < w->out ? start : w->out;
 }
 
-/* y (rows, out) = x (rows, in) times the weight + bias + residual (rows, out) or NULL, which may be y; with `gelu`,
-GELU of all that, and out is whole registers. */
-void multiply(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, int gelu, Laid room)
+/* Rows are laid as they are multiplied; floats as they are. */
+static void lay(const Weight *w, const float *x, int64_t rows, Laid room)
 {
-    const Product p = {w, residual, y, room};
-    const int64_t threads = omp_get_num_threads(), share = (w->out + threads - 1) / threads;
-    const int64_t fitting = BAND / row_bytes(w), panel = whole_number_of(ROWS, PANEL / w->in);
-    const int64_t band = whole_number_of(w->bits == 8 ? UNIT : LANES, fitting < share ? fitting : share);
+    const int64_t most = most_rows(w);
+    if (w->bits != 8 && !w->brain)
+        return;
 #pragma omp for schedule(static)
     for (int64_t m = 0; m < rows; m++) {
-        const int64_t first = m / ROWS * ROWS, beside = rows - first < ROWS ? rows - first : ROWS;
+        const int64_t first = m / most * most, beside = rows - first < most ? rows - first : most;
         char *laid = (char *)room.numbers + first * laid_bytes(w);
         if (w->bits == 8)
             room.steps[m] = lay_whole(x + m * w->in, w->in, laid, m - first, beside);
-        else if (w->brain)
-            lay_brains(x + m * w->in, w->in, laid, m - first, beside);
         else
-            lay_floats(x + m * w->in, w->in, laid, m - first, beside);
+            lay_brains(x + m * w->in, w->in, laid, m - first, beside);
     }
+}
+
+/* y (rows, out) = x (rows, in) times the weight + bias + residual (rows, out) or NULL, which may be y; with `gelu`,
+GELU of all that, and out is whole registers. `then`, or NULL, is the weight that is wanted after this one. */
+void multiply(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, int gelu, Laid room,
+              const Weight *then)
+{
+    const Product p = {w, x, residual, y, room};
+    const int64_t thread = omp_get_thread_num(), start = share(w, thread), over = share(w, thread + 1);
+    const int64_t unit = w->bits == 8 ? unit_of_whole : unit_of_floats;
+    const int64_t depth = w->in < DEPTH ? w->in : DEPTH, fitting = BAND / (depth * size_of(w)) / unit * unit;
+    const int64_t wide = fitting > unit ? fitting : unit, most = most_rows(w);
+    const int64_t panel = PANEL / w->in > most ? PANEL / w->in / most * most : most;
+    lay(w, x, rows, room);
     for (int64_t m = 0; m < rows; m += panel) {
-        const int64_t last = m + panel < rows ? m + panel : rows;
-#pragma omp for schedule(static) nowait
-        for (int64_t j = 0; j < w->out; j += band) {
-            const int64_t end = j + band < w->out ? j + band : w->out;
-            (w->bits == 8 ? band_of_whole : band_of_floats)(&p, m, last, j, end);
-            if (gelu)
-                activate(&p, m, last, j, end);
+        Band band = {.m = m, .last = m + panel < rows ? m + panel : rows};
+        for (band.k = 0; band.k < w->in; band.k += DEPTH) {
+            band.depth = w->in - band.k < DEPTH ? w->in - band.k : DEPTH;
+            for (band.j = start; band.j < over; band.j = band.end) {
+                band.end = band.j + wide < over ? band.j + wide : over;
+                const char *next = NULL;
+                if (band.end < over)
+                    next = numbers_at(w, band.k, band.depth, band.end);
+                else if (band.k + DEPTH < w->in)
+                    next = numbers_at(w, band.k + DEPTH, w->in - band.k - DEPTH < DEPTH ? w->in - band.k - DEPTH : DEPTH, start);
+                else if (then)
+                    next = numbers_at(then, 0, then->in < DEPTH ? then->in : DEPTH, share(then, thread));
+                (w->bits == 8 ? band_of_whole : band_of_floats)(&p, band, next);
+            }
         }
+        if (gelu)
+            activate(&p, m, band.last, start, over);
     }
 #pragma omp barrier
 }
@@ -78,7 +127,7 @@ EXPORTED int clvp_product(const Weight *w, const float *x, int64_t rows, const f
     const int lost = !(room.numbers && room.steps);
     if (!lost) {
 #pragma omp parallel num_threads(threads)
-        multiply(w, x, rows, residual, y, gelu, room);
+        multiply(w, x, rows, residual, y, gelu, room, NULL);
     }
     free(room.numbers);
     free(room.steps);
@@ -101,5 +150,5 @@ EXPORTED int clvp_can_be_wider(void)
 /* Whether this build multiplies bfloat16 on this processor. */
 EXPORTED int clvp_has_brains(void)
 {
-    return STEP == 32 && __builtin_cpu_supports("avx512bf16");
+    return BLOCK == 16 && __builtin_cpu_supports("avx512bf16");
 }

@@ -4,49 +4,106 @@
 #define CLVP_PRODUCT_H
 
 #include "kernels.h"
+#include "registers.h"
 
-#define ROWS 6     /* at the most, of activations, whose sums are held in registers together */
 #define AHEAD 4096 /* bytes that are asked for before they are needed, where weights are read once */
 
 /* `block` with the number of rows as a constant, which it must be for sums to stay in registers. */
-#define BY_ROWS(p, m, j, rows, wide, ask)               \
-    switch (rows) {                                     \
-    case 6: block(p, m, j, 6, wide, ask); break;        \
-    case 5: block(p, m, j, 5, wide, ask); break;        \
-    case 4: block(p, m, j, 4, wide, ask); break;        \
-    case 3: block(p, m, j, 3, wide, ask); break;        \
-    case 2: block(p, m, j, 2, wide, ask); break;        \
-    case 1: block(p, m, j, 1, wide, ask); break;        \
+#define BY_ROWS(rows, p, ...)                    \
+    switch (rows) {                              \
+    case 6: block(p, 6, __VA_ARGS__); break;     \
+    case 5: block(p, 5, __VA_ARGS__); break;     \
+    case 4: block(p, 4, __VA_ARGS__); break;     \
+    case 3: block(p, 3, __VA_ARGS__); break;     \
+    case 2: block(p, 2, __VA_ARGS__); break;     \
+    case 1: block(p, 1, __VA_ARGS__); break;     \
     }
 
 typedef struct {
     const Weight *w;
-    const float *residual;
+    const float *x, *residual;
     float *y;
     Laid rows;
 } Product;
+
+/* Some rows from m to last, inputs from k to k + depth, and outputs from j to end. */
+typedef struct {
+    int64_t m, last, k, depth, j, end;
+} Band;
+
+/* What is asked for beside each line of a block: what is so far `ahead` of it; and from `far` on, a `pace` of bytes. */
+typedef struct {
+    int64_t ahead, pace;
+    const char *far;
+} Asked;
 
 /* Lay the row x (in) at `laid`, as the r-th of `beside` rows that are multiplied together; whole numbers have what one
 of them counts. */
 float lay_whole(const float *x, int64_t in, char *laid, int64_t r, int64_t beside);
 void lay_brains(const float *x, int64_t in, char *laid, int64_t r, int64_t beside);
-void lay_floats(const float *x, int64_t in, char *laid, int64_t r, int64_t beside);
 
-/* Rows m to last of outputs j to end. Rows stay in the first cache while weights pass, and these in the second. The next
-band's weights are asked for meanwhile, half of them beside the first rows and half beside the next; or, where weights
-pass once, and fast, the next of them. */
-void band_of_whole(const Product *p, int64_t m, int64_t last, int64_t j, int64_t end);
-void band_of_floats(const Product *p, int64_t m, int64_t last, int64_t j, int64_t end);
+/* A band's sums → y: of the first inputs, with bias and residual; of others, onto these. Rows stay in the first cache
+while weights pass, and these in the second. As many weights from `next` on, if it is not NULL, are asked for meanwhile;
+or, where weights pass once, and fast, the next of them. */
+void band_of_whole(const Product *p, Band band, const char *next);
+void band_of_floats(const Product *p, Band band, const char *next);
 
-INLINE int64_t row_bytes(const Weight *w)
+/* The outputs that are multiplied together. */
+extern const int64_t unit_of_whole, unit_of_floats;
+
+/* Bytes of a weight's number. */
+INLINE int64_t size_of(const Weight *w)
 {
-    return w->in * w->bits / 8;
+    return w->bits / 8;
 }
 
 /* Bytes of a row as it is laid. */
 INLINE int64_t laid_bytes(const Weight *w)
 {
-    return w->in * (w->bits == 8 || w->brain ? sizeof(int16_t) : sizeof(float));
+    return w->in * sizeof(int16_t);
 }
+
+/* The rows that are multiplied together, at the most. */
+INLINE int64_t most_rows(const Weight *w)
+{
+    return w->bits == 8 ? ROWS : MOST;
+}
+
+/* How often a band's weights pass. */
+INLINE int64_t passes(const Weight *w, Band band)
+{
+    return (band.last - band.m + most_rows(w) - 1) / most_rows(w);
+}
+
+/* Outputs, the last block filled up. */
+INLINE int64_t filled(const Weight *w)
+{
+    return (w->out + BLOCK - 1) / BLOCK * BLOCK;
+}
+
+/* Where `depth` inputs from k on, a weight's part, begin for the block of output j. */
+INLINE const char *numbers_at(const Weight *w, int64_t k, int64_t depth, int64_t j)
+{
+    return (const char *)w->numbers + (k * filled(w) + depth * (j / BLOCK * BLOCK)) * size_of(w);
+}
+
+/* What to ask for beside so many outputs of a band. */
+INLINE Asked beside(const Product *p, Band band, int64_t outputs, const char *next)
+{
+    const int64_t often = passes(p->w, band);
+    if (often > 1 && next)
+        return (Asked){0, LINE * outputs / BLOCK / often, next};
+    return (Asked){often == 1 ? AHEAD : 0, 0, (const char *)p->x}; /* for the rest, what is at hand */
+}
+
+/* What is next then. */
+INLINE const char *after(const Product *p, Band band, int64_t outputs, const char *next)
+{
+    return next ? next + outputs * band.depth * size_of(p->w) / passes(p->w, band) : NULL;
+}
+
+/* Sums (rows, count) of rows from m on, outputs from j on, → y: `first` ones with bias and residual, others onto what is
+there. Whole numbers are scaled. Behind the last output there is nothing. */
+void finish(const Product *p, int64_t m, int64_t rows, int64_t j, int64_t count, const float *sums, int first);
 
 #endif

@@ -1,34 +1,27 @@
-/* Numbers as registers hold them, with AVX2 or, twice as many, with AVX512: whole ones with sums of 32 bits, by VNNI of
-8 bits, else of 16; bfloat16 with sums in float32, by AVX512-BF16; and floats, eight of each of two outputs, whose sums are the same
-in both. */
+/* Numbers as registers hold them, with AVX2 or, twice as many, with AVX512: BLOCK outputs' sums, whole ones by VNNI of 8
+bits, else of 16, and floats, of which bfloat16 by AVX512-BF16. A sum is made in one order in both. */
 
 #ifndef CLVP_REGISTERS_H
 #define CLVP_REGISTERS_H
 
 #include "kernels.h"
 
-#define HALF_STEP 16 /* inputs */
-
-/* Whole numbers of 8 bits: a weight is blocks of outputs, each four inputs (a quad) of them all, then the next four. */
-#define QUAD 4
+#define QUAD 4 /* inputs of 8 bits that are multiplied at once */
 #define QUAD_BYTES 8 /* of a row, as it is laid */
+#define PIECES 2 /* of outputs, whose whole sums are held in registers together, */
+#define ROWS 6   /* of so many rows */
 
 #ifdef __AVX512VNNI__
 
-#define STEP 32 /* inputs in bfloat16 that are multiplied at once */
-#define OUTS 4  /* weights, of floats, whose sums are held in registers together */
-
-#define BLOCK 16   /* outputs */
-#define PIECE 16   /* of these, that one register takes */
-#define PIECES 2   /* whose sums are held in registers together */
-#define STREAMS 2  /* blocks that these are of */
+#define BLOCK 16 /* outputs */
+#define BLOCKS 3 /* whose sums, of floats, are held in registers together, */
+#define MOST 8   /* of so many rows */
+#define PIECE 16 /* outputs of whole numbers that one register takes */
+#define STREAMS 2  /* blocks that PIECES are of */
 #define DIGITS 2   /* of a row's number, of 7 bits, each with sums of its own */
 #define TOGETHER 1 /* pieces whose sums are gathered together */
-#define FEW 8192   /* inputs whose sums fit into 32 bits: all */
-typedef __m512i Short;
 typedef __m512i Whole;
 typedef __m512 Sums;
-typedef __m512 Both; /* LANES floats of each of two outputs */
 
 /* Eight numbers from -8192 to 8192 → two quads, of four higher and four lower digits each, 64 being added to each digit;
 in the lower half of either half. */
@@ -47,7 +40,7 @@ INLINE int64_t apart(int64_t in)
     return in * BLOCK;
 }
 
-INLINE Whole piece(const int8_t *w)
+INLINE Whole piece(const char *w)
 {
     return _mm512_loadu_si512(w);
 }
@@ -66,91 +59,68 @@ INLINE Whole started(const int32_t *starts)
     return _mm512_loadu_si512(starts);
 }
 
-/* The sums of a piece, of the higher and the lower digits → `whole`, or more of them onto it. */
-INLINE void gather(Whole high, Whole low, double *whole, int more)
+/* The sums of a piece, of its higher and of its lower digits. */
+INLINE Sums gathered(Whole high, Whole low)
 {
-    for (int half = 0; half < 2; half++) {
-        const __m256i one = half ? _mm512_extracti64x4_epi64(high, 1) : _mm512_castsi512_si256(high);
-        const __m256i two = half ? _mm512_extracti64x4_epi64(low, 1) : _mm512_castsi512_si256(low);
-        __m512d sums = _mm512_mul_pd(_mm512_cvtepi32_pd(one), _mm512_set1_pd(128.0));
-        sums = _mm512_add_pd(sums, _mm512_cvtepi32_pd(two));
-        double *at = whole + half * LANES;
-        _mm512_storeu_pd(at, more ? _mm512_add_pd(_mm512_loadu_pd(at), sums) : sums);
-    }
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 7), low));
 }
 
-INLINE Short shorts(const int16_t *numbers)
+INLINE Sums loaded(const float *x)
 {
-    return _mm512_loadu_si512(numbers);
+    return _mm512_loadu_ps(x);
 }
 
-INLINE void add_brains(Sums *sums, const int16_t *row, Short w)
+INLINE void store(float *y, Sums sums)
 {
-    __asm__("vdpbf16ps %2, %1, %0" : "+v"(*sums) : "v"(shorts(row)), "v"(w));
+    _mm512_storeu_ps(y, sums);
 }
 
-/* sums += row (LANES floats) * w, for both outputs, or the first and one that is nothing. */
-INLINE void add_float_products(Both *sums, const float *row, Both w, const int outs)
+INLINE Sums repeated(float x)
 {
-    (void)outs;
-    const __m512 twice = _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_loadu_pd((const double *)row)));
-    __asm__("vfmadd231ps %2, %1, %0" : "+v"(*sums) : "v"(w), "v"(twice));
+    return _mm512_set1_ps(x);
 }
 
-/* LANES floats of so many bits at w and, of two outputs, at w + row. */
-INLINE Both both(const char *w, int64_t row, const int bits, const int outs)
+/* BLOCK floats of so many bits. */
+INLINE Sums widened(const char *w, const int bits)
 {
-    if (bits == 16) {
-        const __m128i *one = (const __m128i *)w, *two = (const __m128i *)(w + row);
-        const __m128i behind = outs > 1 ? _mm_loadu_si128(two) : _mm_setzero_si128();
-        return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(one)), behind, 1));
-    }
-    const __m512d one = _mm512_castpd256_pd512(_mm256_loadu_pd((const double *)w));
-    const __m256d two = outs > 1 ? _mm256_loadu_pd((const double *)(w + row)) : _mm256_setzero_pd();
-    return _mm512_castpd_ps(_mm512_insertf64x4(one, two, 1));
+    return bits == 32 ? loaded((const float *)w) : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)w));
 }
 
-INLINE __m256 of_first(Both sums)
+/* sums += a row's float * blocks */
+INLINE void add_blocks(Sums sums[BLOCKS], const char *one, const Sums some[BLOCKS], const int blocks)
 {
-    return _mm512_castps512_ps256(sums);
+    const Sums x = _mm512_set1_ps(*(const float *)one);
+    for (int c = 0; c < blocks; c++)
+        __asm__("vfmadd231ps %2, %1, %0" : "+v"(sums[c]) : "v"(x), "v"(some[c]));
 }
 
-INLINE __m256 of_second(Both sums)
+/* sums += a row's pair in bfloat16 * blocks of pairs */
+INLINE void add_pairs(Sums sums[BLOCKS], const char *two, const Sums some[BLOCKS], const int blocks)
 {
-    return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(sums), 1));
+    const Sums x = _mm512_set1_ps(*(const float *)two);
+    for (int c = 0; c < blocks; c++)
+        __asm__("vdpbf16ps %2, %1, %0" : "+v"(sums[c]) : "v"(x), "v"(some[c]));
 }
 
-INLINE __m256 folded_floats(Sums sums)
+/* Eight floats as bfloat16. */
+INLINE __m128i shortened(const float *x)
 {
-    return _mm256_add_ps(of_first(sums), of_second(sums));
-}
-
-/* Sixteen floats as bfloat16. */
-INLINE __m256i shortened(const float *x)
-{
-    __m256i some;
-    __asm__("vcvtneps2bf16 %1, %0" : "=v"(some) : "v"(_mm512_loadu_ps(x)));
+    __m128i some;
+    __asm__("vcvtneps2bf16 %1, %0" : "=v"(some) : "v"(_mm256_loadu_ps(x)));
     return some;
 }
 
 #else
 
-#define STEP 16
-#define OUTS 2
-
 #define BLOCK 8
+#define BLOCKS 2
+#define MOST 6
 #define PIECE 4
-#define PIECES 2
 #define STREAMS 1
 #define DIGITS 1 /* of 16 bits */
 #define TOGETHER 2
-#define FEW 2048
-typedef __m256i Short;
 typedef __m256i Whole; /* or sums, two of each output */
 typedef __m256 Sums;
-typedef struct {
-    __m256 one, two;
-} Both;
 
 /* Eight numbers → two quads. */
 INLINE __m256i quads(__m256i numbers)
@@ -164,7 +134,7 @@ INLINE int64_t apart(int64_t in)
     return PIECE * QUAD;
 }
 
-INLINE Whole piece(const int8_t *w)
+INLINE Whole piece(const char *w)
 {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
 }
@@ -187,79 +157,61 @@ INLINE Whole started(const int32_t *starts)
 }
 
 /* The sums of two pieces. */
-INLINE void gather(Whole first, Whole second, double *whole, int more)
+INLINE Sums gathered(Whole first, Whole second)
 {
-    const __m256i sums = _mm256_permute4x64_epi64(_mm256_hadd_epi32(first, second), 0xd8);
-    for (int half = 0; half < 2; half++) {
-        const __m128i four = half ? _mm256_extracti128_si256(sums, 1) : _mm256_castsi256_si128(sums);
-        double *at = whole + half * LANES / 2;
-        const __m256d some = _mm256_cvtepi32_pd(four);
-        _mm256_storeu_pd(at, more ? _mm256_add_pd(_mm256_loadu_pd(at), some) : some);
-    }
+    return _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(_mm256_hadd_epi32(first, second), 0xd8));
 }
 
-INLINE Short shorts(const int16_t *numbers)
+INLINE Sums loaded(const float *x)
 {
-    return _mm256_loadu_si256((const __m256i *)numbers);
+    return _mm256_loadu_ps(x);
+}
+
+INLINE void store(float *y, Sums sums)
+{
+    _mm256_storeu_ps(y, sums);
+}
+
+INLINE Sums repeated(float x)
+{
+    return _mm256_set1_ps(x);
+}
+
+INLINE Sums widened(const char *w, const int bits)
+{
+    return floats(w, bits);
+}
+
+INLINE void add_blocks(Sums sums[BLOCKS], const char *one, const Sums some[BLOCKS], const int blocks)
+{
+    const Sums x = _mm256_broadcast_ss((const float *)one);
+    for (int c = 0; c < blocks; c++)
+        __asm__("vfmadd231ps %2, %1, %0" : "+x"(sums[c]) : "x"(x), "x"(some[c]));
 }
 
 /* What AVX512-BF16 does, the second of each pair first. */
-INLINE void add_brains(Sums *sums, const int16_t *row, Short w)
+INLINE void add_pairs(Sums sums[BLOCKS], const char *two, const Sums some[BLOCKS], const int blocks)
 {
-    const Short x = shorts(row), second = _mm256_set1_epi32(0xffff0000);
-    const __m256 of_x = _mm256_castsi256_ps(_mm256_and_si256(x, second));
-    const __m256 of_w = _mm256_castsi256_ps(_mm256_and_si256(w, second));
-    *sums = _mm256_fmadd_ps(of_x, of_w, *sums);
-    const __m256 first_of_x = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
-    *sums = _mm256_fmadd_ps(first_of_x, _mm256_castsi256_ps(_mm256_slli_epi32(w, 16)), *sums);
-}
-
-/* Both in one, where gcc would move sums about. */
-INLINE void add_float_products(Both *sums, const float *row, Both w, const int outs)
-{
-    __m256 eight = _mm256_loadu_ps(row);
-    if (outs > 1)
-        __asm__("vmovups %3, %0\n\tvfmadd231ps %4, %0, %1\n\tvfmadd231ps %5, %0, %2"
-                : "=&x"(eight), "+x"(sums->one), "+x"(sums->two)
-                : "m"(*(const __m256_u *)row), "x"(w.one), "x"(w.two));
-    else
-        sums->one = _mm256_fmadd_ps(w.one, eight, sums->one);
-}
-
-INLINE Both both(const char *w, int64_t row, const int bits, const int outs)
-{
-    return (Both){floats(w, bits), outs > 1 ? floats(w + row, bits) : _mm256_setzero_ps()};
-}
-
-INLINE __m256 of_first(Both sums)
-{
-    return sums.one;
-}
-
-INLINE __m256 of_second(Both sums)
-{
-    return sums.two;
-}
-
-INLINE __m256 folded_floats(Sums sums)
-{
-    return sums;
+    const __m256i x = _mm256_set1_epi32(*(const int32_t *)two), second = _mm256_set1_epi32(0xffff0000);
+    for (int c = 0; c < blocks; c++) {
+        const __m256i w = _mm256_castps_si256(some[c]);
+        const Sums of_x = _mm256_castsi256_ps(_mm256_and_si256(x, second));
+        sums[c] = _mm256_fmadd_ps(of_x, _mm256_castsi256_ps(_mm256_and_si256(w, second)), sums[c]);
+        const Sums first_of_x = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+        sums[c] = _mm256_fmadd_ps(first_of_x, _mm256_castsi256_ps(_mm256_slli_epi32(w, 16)), sums[c]);
+    }
 }
 
 /* Half of a bfloat16's last bit is added, or a little less where that bit is even; no number stays none. */
-INLINE __m256i upper_halves(__m256 x)
+INLINE __m128i shortened(const float *x)
 {
-    const __m256i whole = _mm256_castps_si256(x);
+    const __m256 eight = _mm256_loadu_ps(x);
+    const __m256i whole = _mm256_castps_si256(eight);
     const __m256i last = _mm256_and_si256(_mm256_srli_epi32(whole, 16), _mm256_set1_epi32(1));
     const __m256i more = _mm256_add_epi32(_mm256_add_epi32(whole, last), _mm256_set1_epi32(0x7fff));
-    const __m256i none = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-    return _mm256_srli_epi32(_mm256_blendv_epi8(more, _mm256_set1_epi32(0x7fc00000), none), 16);
-}
-
-INLINE __m256i shortened(const float *x)
-{
-    const __m256i low = upper_halves(_mm256_loadu_ps(x)), up = upper_halves(_mm256_loadu_ps(x + LANES));
-    return _mm256_permute4x64_epi64(_mm256_packus_epi32(low, up), 0xd8);
+    const __m256i none = _mm256_castps_si256(_mm256_cmp_ps(eight, eight, _CMP_UNORD_Q));
+    const __m256i some = _mm256_srli_epi32(_mm256_blendv_epi8(more, _mm256_set1_epi32(0x7fc00000), none), 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(some), _mm256_extracti128_si256(some, 1));
 }
 
 #endif
