@@ -43,7 +43,8 @@ def penalise(logits: Tensor, said: Tensor, penalty: float) -> Tensor:
     """Divide positive logits of said codes by the penalty, multiply negative ones (CTRL, Keskar et al. 2019)."""
     if penalty == 1.0:
         return logits
-    return torch.where(said, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+    of_both = torch.minimum if penalty > 1.0 else torch.maximum  # the one for its sign is the less likely, or the more
+    return torch.where(said, of_both(logits * penalty, logits / penalty), logits)
 
 
 def choose(logits: Tensor, said: Tensor, draws: Tensor | None, options: SamplingSettings) -> Tensor:
@@ -54,8 +55,8 @@ def choose(logits: Tensor, said: Tensor, draws: Tensor | None, options: Sampling
     logits = penalise(logits.float(), said, options.repetition_penalty)
     if draws is None:
         return logits.argmax(-1)
-    kept, codes = shortlist(logits / options.temperature, options.top_k)
-    kept = nucleus(kept, options.top_p)
+    kept, codes = shortlist(logits, options.top_k)
+    kept = nucleus(kept / options.temperature, options.top_p)
     kept = typical(kept, options.typical_p)
     # In code order, a near-tie between two codes cannot change which of them a draw falls on.
     order = codes.argsort(-1)

@@ -4,6 +4,7 @@
 
 #define AT_ONCE 4 /* keys */
 #define WIDEST 128
+#define SOON 1024 /* bytes */
 
 /* Keys, or values, are floats of `bits` bits: LANES of them are `bits` bytes, a position width / LANES times these. */
 
@@ -19,11 +20,15 @@ static void stored(const float *x, int64_t width, int64_t bits, char *numbers)
     }
 }
 
-/* Ask for what is wanted soon, if anything is. */
-INLINE void expect(const char *some, int64_t bytes)
+/* Ask for what is wanted next, if anything is, while so many bytes from `at` on are read; and, since not all that is
+asked for comes where memory is busy, for what is wanted now. */
+INLINE void expect(const char *next, const char *at, int64_t bytes)
 {
-    for (int64_t i = 0; some && i < bytes; i += LINE)
-        _mm_prefetch(some + i, _MM_HINT_T1);
+    for (int64_t i = 0; i < bytes; i += LINE) {
+        _mm_prefetch(at + SOON + i, _MM_HINT_T0);
+        if (next)
+            _mm_prefetch(next + i, _MM_HINT_T1);
+    }
 }
 
 /* logits[t] = q . keys[t], and AT_ONCE - 1 more behind; as far as these keys reach, `next` is expected. */
@@ -38,7 +43,7 @@ INLINE void asked(const float *q, const char *keys, int64_t count, const int bit
             key[i] = keys + (t + i < count ? t + i : t) * position;
             sums[i] = _mm256_setzero_ps();
         }
-        expect(next ? next + t * position : NULL, AT_ONCE * position);
+        expect(next ? next + t * position : NULL, key[0], AT_ONCE * position);
         for (int i = 0; i < width / LANES; i++)
             for (int k = 0; k < AT_ONCE; k++)
                 sums[k] = _mm256_fmadd_ps(_mm256_loadu_ps(q + i * LANES), floats(key[k] + i * bits, bits), sums[k]);
@@ -53,7 +58,7 @@ INLINE void found(const float *weights, const char *values, int64_t count, const
     const int64_t position = width / LANES * bits;
     for (int64_t t = 0; t < count; t++, values += position) {
         const __m256 weight = _mm256_set1_ps(weights[t]);
-        expect(next ? next + t * position : NULL, position);
+        expect(next ? next + t * position : NULL, values, position);
         for (int i = 0; i < width / LANES; i++)
             mixed[i] = _mm256_fmadd_ps(weight, floats(values + i * bits, bits), mixed[i]);
     }
