@@ -111,7 +111,7 @@ class Told:
     """A build whose processor, it says, could run the wider one."""
 
     def __init__(self, library):
-        self.clvp_product, self.clvp_block = library.clvp_product, library.clvp_block
+        self.clvp_product, self.clvp_block, self.clvp_lay = library.clvp_product, library.clvp_block, library.clvp_lay
         self.clvp_can_be_wider = lambda: True
 
 

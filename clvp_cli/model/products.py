@@ -100,9 +100,11 @@ class NativeProduct(Product):
     channel 60 times as large as the others. float32 in and out.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         nn.Module.__init__(self)  # the kernel holds what it multiplies
-        self.times = native.Weight(weight, scale, bias)
+        self.times = native.Weight(weight, scale, bias, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.times(x)
@@ -267,21 +269,21 @@ def product(
     A weight of whole numbers comes with its scales (out,). What is kept is copied: weights may be a file's own pages,
     which are not written to, and one left mapped would keep it all mapped.
     """
-    dense = torch.contiguous_format
     bias = None if bias is None else bias.to(dtype, copy=True)
     if kind == "int8":
         if scale is None:
             weight, scale = rounded_rows(weight)
-        else:
-            weight, scale = weight.clone(memory_format=dense), scale.to(torch.float32, copy=True)
-        ours = native.multiplies(torch.int8, weight.shape[1])
-        return (NativeProduct if ours else DigitsProduct)(weight, bias, scale)
+        if native.multiplies(torch.int8, weight.shape[1]):
+            return NativeProduct(weight, bias, scale.float())
+        return DigitsProduct(
+            weight.clone(memory_format=torch.contiguous_format), bias, scale.to(torch.float32, copy=True)
+        )
     if scale is not None:
         weight = widened_rows(weight, scale)
     kind = fitting(kind, dtype, weight)
     if kind in OURS:
-        kept = native.room(weight.shape, OURS[kind]).copy_(weight)
-        return NativeProduct(kept.clamp_(-LARGEST_HALF, LARGEST_HALF) if kind == "half" else kept, bias)
+        fits = weight.clamp(-LARGEST_HALF, LARGEST_HALF) if kind == "half" else weight
+        return NativeProduct(fits, bias, dtype=OURS[kind])
     if kind == "int4":
         return Int4Product(weight, bias)
     return OneDnnProduct(weight.to(dtype), bias) if kind == "packed" else Product(weight.to(dtype, copy=True), bias)

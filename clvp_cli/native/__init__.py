@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from .loading import CLayer, CNorm, CPlaces, CPrompt, address, described, has_brains, kernels
-from .pages import room
 
 __all__ = [
-    "FLOATS", "LANES", "Attention", "Layer", "Stack", "Weight", "attends", "has_brains", "is_outdone", "is_wide", "kernels",
-    "multiplies", "room",
+    "FLOATS", "LANES", "Attention", "Layer", "Stack", "Weight", "attends", "has_brains", "is_outdone", "is_wide",
+    "kernels", "multiplies",
 ]  # fmt: skip
 
 STEP = 16  # inputs, whole numbers, of which there is a multiple
@@ -51,13 +50,16 @@ class Weight:
     """A weight (out, in) that rows are multiplied with, its bias (out,) added; all contiguous.
 
     The weight is int8, and scale (out,) what a whole number counts in each output; rows are rounded to 14 bits of their
-    largest. Or it is one of FLOATS, without a scale; or bfloat16, to which rows are rounded then.
+    largest. Or it is one of FLOATS, without a scale; or bfloat16, to which rows are rounded then. What is kept is a
+    copy, in `dtype` if one is given.
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
-        self.dtype = weight.dtype
+    def __init__(
+        self, weight: Tensor, scale: Tensor | None, bias: Tensor | None, dtype: torch.dtype | None = None
+    ) -> None:
+        self.dtype = dtype or weight.dtype
         self.outputs, self.inputs = weight.shape
-        self.described = described(_built(), weight, scale, bias)
+        self.described = described(_built(), weight, scale, bias, dtype)
         self.address = ctypes.addressof(self.described)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, *, gelu: bool = False) -> Tensor:

@@ -23,7 +23,7 @@ log = logging.getLogger("clvp")
 HERE = Path(__file__).parent
 INTERFACE = 6  # as layer.c numbers what it is called with
 DEPTH = 1024  # inputs of a weight's part, as in kernels.h
-TOGETHER = {torch.int8: 4, torch.bfloat16: 2}  # inputs that are multiplied at once; else one
+GROUP = {torch.int8: 4, torch.bfloat16: 2}  # inputs that are multiplied at once; else one
 Address, Count = ctypes.c_void_p, ctypes.c_int64
 
 
@@ -82,26 +82,18 @@ def address(tensor: Tensor | None) -> int | None:
 def described(
     library: ctypes.CDLL, weight: Tensor, scale: Tensor | None, bias: Tensor | None, dtype: torch.dtype | None = None
 ) -> CWeight:
-    """A weight (out, in), its scale and its bias, laid as kernels.h says in `dtype`, or its own type. What is made owns
-    them."""
-    dtype = dtype or weight.dtype
-    outputs, inputs = weight.shape
-    block, depth, together = library.clvp_block(), DEPTH, TOGETHER.get(dtype, 1)
-    fill = -outputs % block
-    laid = room((inputs * (outputs + fill),), dtype)
-    starts = []
-    for first in range(0, inputs, depth):
-        part = weight[:, first : first + depth]
-        size = part.shape[1]
-        filled = laid[first * (outputs + fill) :][: size * (outputs + fill)].view(-1, size // together, block, together)
-        whole = outputs // block
-        filled[:whole].copy_(part[: whole * block].unflatten(0, (-1, block)).unflatten(-1, (-1, together)).transpose(1, 2))
-        if fill:
-            last = filled[-1].zero_()
-            last[:, : block - fill].copy_(part[whole * block :].unflatten(-1, (-1, together)).transpose(0, 1))
-        if dtype == torch.int8:
-            starts.append(F.pad(part.sum(1, dtype=torch.int32).mul_(-64), (0, fill)))
-    kept = laid, None if scale is None else F.pad(scale, (0, fill)), bias, torch.stack(starts) if starts else None
+    """A weight (out, in), its scale and its bias, as kernels.h says, in `dtype` or its own. What is made owns them."""
+    weight = weight.to(dtype or weight.dtype).contiguous()
+    dtype, (outputs, inputs) = weight.dtype, weight.shape
+    fill, group = -outputs % library.clvp_block(), GROUP.get(dtype, 1)
+    numbers = room((outputs + fill) * inputs, dtype)
+    units = inputs // group, group * dtype.itemsize, DEPTH // group
+    library.clvp_lay(address(weight), outputs, *units, address(numbers))
+    starts = None
+    if dtype == torch.int8:
+        sums = [part.sum(1, dtype=torch.int32) for part in torch.split(weight, DEPTH, dim=1)]
+        starts = F.pad(torch.stack(sums).mul_(-64), (0, fill))
+    kept = numbers, None if scale is None else F.pad(scale, (0, fill)), bias, starts
     made = CWeight(*map(address, kept), dtype.itemsize * 8, dtype == torch.bfloat16, inputs, outputs)
     made.kept = kept
     return made
@@ -169,6 +161,7 @@ def _loaded(name: str) -> ctypes.CDLL | None:
     if found != INTERFACE:
         log.warning("the kernels are of another version, so steps are slower: install clvp again")
         return None
+    library.clvp_lay.argtypes = (Address, Count, Count, Count, Count, Address)
     last = Address, ctypes.c_int
     library.clvp_product.argtypes = (Address, Address, Count, Address, Address, ctypes.c_int, ctypes.c_int)
     library.clvp_attend.argtypes = (Address, Count, Count, Count, Address, Address, *last)

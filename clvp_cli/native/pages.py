@@ -7,10 +7,8 @@ of them. Linux alone gives such pages to who asks; elsewhere, tensors are as PyT
 from __future__ import annotations
 
 import contextlib
-import math
 import mmap
 import threading
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -42,12 +40,12 @@ class _Slab:
 _slab = _Slab()
 
 
-def room(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A dense tensor on the CPU, its numbers not set."""
+def room(count: int, dtype: torch.dtype) -> Tensor:
+    """So many numbers in the CPU's memory, not set."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(*shape, dtype=dtype)
-    size = math.prod(shape) * dtype.itemsize
-    return _slab.take(size)[:size].view(dtype).view(*shape)
+        return torch.empty(count, dtype=dtype)
+    size = count * dtype.itemsize
+    return _slab.take(size)[:size].view(dtype)
 
 
 def _mapped(size: int) -> Tensor:

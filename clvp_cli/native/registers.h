@@ -182,11 +182,18 @@ INLINE Sums widened(const char *w, const int bits)
     return floats(w, bits);
 }
 
+/* In one, where gcc would move sums about. */
 INLINE void add_blocks(Sums sums[BLOCKS], const char *one, const Sums some[BLOCKS], const int blocks)
 {
-    const Sums x = _mm256_broadcast_ss((const float *)one);
-    for (int c = 0; c < blocks; c++)
-        __asm__("vfmadd231ps %2, %1, %0" : "+x"(sums[c]) : "x"(x), "x"(some[c]));
+    Sums x;
+    if (blocks == 2)
+        __asm__("vbroadcastss %3, %0\n\tvfmadd231ps %4, %0, %1\n\tvfmadd231ps %5, %0, %2"
+                : "=&x"(x), "+x"(sums[0]), "+x"(sums[1])
+                : "m"(*(const float *)one), "x"(some[0]), "x"(some[1]));
+    else
+        __asm__("vbroadcastss %2, %0\n\tvfmadd231ps %3, %0, %1"
+                : "=&x"(x), "+x"(sums[0])
+                : "m"(*(const float *)one), "x"(some[0]));
 }
 
 /* What AVX512-BF16 does, the second of each pair first. */
