@@ -33,7 +33,6 @@ OURS: dict[Kind, torch.dtype] = {  # kinds of our own kernel's, in floats
     "half": torch.float16,
     "brain": torch.bfloat16,
 }
-LARGEST_HALF = torch.finfo(torch.float16).max
 DIGIT, BASE = 64, 128  # the largest digit of an activation, and what the higher one counts
 FLATTEST = 10  # a column is made at most 2 to this times as large, or as small
 ROWS_HINT = 16  # for how many rows oneDNN lays a weight out; any number can be multiplied
@@ -282,8 +281,7 @@ def product(
         weight = widened_rows(weight, scale)
     kind = fitting(kind, dtype, weight)
     if kind in OURS:
-        fits = weight.clamp(-LARGEST_HALF, LARGEST_HALF) if kind == "half" else weight
-        return NativeProduct(fits, bias, dtype=OURS[kind])
+        return NativeProduct(weight, bias, dtype=OURS[kind])
     if kind == "int4":
         return Int4Product(weight, bias)
     return OneDnnProduct(weight.to(dtype), bias) if kind == "packed" else Product(weight.to(dtype, copy=True), bias)

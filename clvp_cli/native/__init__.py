@@ -51,7 +51,7 @@ class Weight:
 
     The weight is int8, and scale (out,) what a whole number counts in each output; rows are rounded to 14 bits of their
     largest. Or it is one of FLOATS, without a scale; or bfloat16, to which rows are rounded then. What is kept is a
-    copy, in `dtype` if one is given.
+    copy, in `dtype` if one is given; in float16, what is too large for it is the largest that it has.
     """
 
     def __init__(

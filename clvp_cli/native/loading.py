@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,8 @@ log = logging.getLogger("clvp")
 HERE = Path(__file__).parent
 INTERFACE = 6  # as layer.c numbers what it is called with
 DEPTH = 1024  # inputs of a weight's part, as in kernels.h
+AT_ONCE = 256  # rows that are laid while they are in a cache, whole blocks
+LARGEST_HALF = torch.finfo(torch.float16).max
 GROUP = {torch.int8: 4, torch.bfloat16: 2}  # inputs that are multiplied at once; else one
 Address, Count = ctypes.c_void_p, ctypes.c_int64
 
@@ -79,20 +82,39 @@ def address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
+class _Bench(threading.local):
+    """Where a thread prepares rows: what is freed again and again stays between what is kept."""
+
+    def __init__(self) -> None:
+        self.space = torch.empty(AT_ONCE * DEPTH * 4, dtype=torch.uint8)
+
+
+_bench = _Bench()
+
+
 def described(
     library: ctypes.CDLL, weight: Tensor, scale: Tensor | None, bias: Tensor | None, dtype: torch.dtype | None = None
 ) -> CWeight:
     """A weight (out, in), its scale and its bias, as kernels.h says, in `dtype` or its own. What is made owns them."""
-    weight = weight.to(dtype or weight.dtype).contiguous()
-    dtype, (outputs, inputs) = weight.dtype, weight.shape
+    dtype = dtype or weight.dtype
+    outputs, inputs = weight.shape
     fill, group = -outputs % library.clvp_block(), GROUP.get(dtype, 1)
-    numbers = room((outputs + fill) * inputs, dtype)
-    units = inputs // group, group * dtype.itemsize, DEPTH // group
-    library.clvp_lay(address(weight), outputs, *units, address(numbers))
-    starts = None
-    if dtype == torch.int8:
-        sums = [part.sum(1, dtype=torch.int32) for part in torch.split(weight, DEPTH, dim=1)]
-        starts = F.pad(torch.stack(sums).mul_(-64), (0, fill))
+    space = (outputs + fill) * inputs
+    numbers = room(space, dtype) if dtype == torch.int8 else torch.empty(space, dtype=dtype)  # see pages.py
+    sums = []
+    for first in range(0, inputs, DEPTH):
+        of_rows = []
+        for row in range(0, outputs, AT_ONCE):
+            part = weight[row : row + AT_ONCE, first : first + DEPTH]
+            rows, depth = part.shape
+            some = _bench.space[: part.numel() * dtype.itemsize].view(dtype).view(rows, depth).copy_(part)
+            if dtype == torch.float16:
+                some.clamp_(-LARGEST_HALF, LARGEST_HALF)
+            place = numbers[first * (outputs + fill) + row * depth :]
+            library.clvp_lay(address(some), rows, depth // group, group * dtype.itemsize, address(place))
+            of_rows.append(some.sum(1, dtype=torch.int32) if dtype == torch.int8 else some[:0, 0])
+        sums.append(F.pad(torch.cat(of_rows), (0, fill)))
+    starts = torch.stack(sums).mul_(-64) if dtype == torch.int8 else None
     kept = numbers, None if scale is None else F.pad(scale, (0, fill)), bias, starts
     made = CWeight(*map(address, kept), dtype.itemsize * 8, dtype == torch.bfloat16, inputs, outputs)
     made.kept = kept
@@ -161,7 +183,7 @@ def _loaded(name: str) -> ctypes.CDLL | None:
     if found != INTERFACE:
         log.warning("the kernels are of another version, so steps are slower: install clvp again")
         return None
-    library.clvp_lay.argtypes = (Address, Count, Count, Count, Count, Address)
+    library.clvp_lay.argtypes = (Address, Count, Count, Count, Address)
     last = Address, ctypes.c_int
     library.clvp_product.argtypes = (Address, Address, Count, Address, Address, ctypes.c_int, ctypes.c_int)
     library.clvp_attend.argtypes = (Address, Count, Count, Count, Address, Address, *last)
