@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .loading import CLayer, CNorm, CPlaces, CPrompt, address, described, has_brains, kernels
+from . import loading
+from .loading import CLayer, CNorm, CPlaces, CPrompt, address, described, kernels
 
 __all__ = [
     "FLOATS", "LANES", "Attention", "Layer", "Stack", "Weight", "attends", "has_brains", "is_outdone", "is_wide",
@@ -30,6 +31,11 @@ def is_wide() -> bool:
     """Whether the kernels are those for AVX512-VNNI, which multiply twice as many whole numbers at once."""
     library = kernels()
     return library is not None and library.clvp_block() > LANES
+
+
+def has_brains() -> bool:
+    """Whether they multiply bfloat16, by AVX512-BF16."""
+    return kernels() is not None and loading.has_brains()
 
 
 def is_outdone() -> bool:
