@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from clvp_cli import native
-from clvp_cli.native import loading
+from clvp_cli.native import loading, pages
 
 needs_kernels = pytest.mark.skipif(native.kernels() is None, reason="the kernels are not built, or no AVX2")
 SHAPES = [(48, 33), (64, 128), (1024, 50), (1040, 7), (8192, 3)]  # in, out: steps that remain, outputs that remain
@@ -275,6 +275,35 @@ def test_a_layer_is_its_parts(heads, width, inner, dtype):
         assert torch.equal(among(0, len(lengths))[0], together)
     finally:
         torch.set_num_threads(threads)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float16])
+def test_layers_come_one_after_another(dtype):
+    """A stack in one call is each of its layers in a call of its own."""
+    norms, weights = layer_parts(2, 64, 512, dtype)
+    _, cache, counts, prompts, sizes = caches(9, 2, 64, 70, [7, 0, 31, 31, 2, 64, 9, 1, 5], torch.float16)
+    of_row = torch.arange(9) % 2
+    layer = native.Layer(norms, weights, 2)
+    x = torch.randn(9, 1, 128, generator=torch.Generator().manual_seed(1))
+    owns = [cache.clone() for _ in range(6)]
+    attentions = [native.Attention(own, prompts, sizes, of_row) for own in owns]
+    together = native.Stack([layer] * 3, attentions[:3])(x, counts)
+    for attention in attentions[3:]:
+        x = native.Stack([layer], [attention])(x, counts)
+    assert torch.equal(together, x)
+    assert all(torch.equal(one, other) for one, other in zip(owns[:3], owns[3:], strict=True))
+
+
+def test_tensors_of_a_slab_have_their_own_memory():
+    """Each begins a line, none reaches into another, and one too large for a slab has its own mapping."""
+    sizes = (1, 64, 1000, pages.SLAB // 2 + 1, 3, pages.PAGE)
+    tensors = [pages.room(size, torch.uint8) for size in sizes]
+    for number, tensor in enumerate(tensors):
+        tensor.fill_(number)
+    for number, tensor in enumerate(tensors):
+        assert tensor.data_ptr() % pages.LINE == 0 and len(tensor) == sizes[number]
+        assert bool((tensor == number).all())
 
 
 @needs_kernels
