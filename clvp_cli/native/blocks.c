@@ -12,7 +12,7 @@
             for (int64_t i = 0; i < BLOCK; i++) {                                \
                 const Unit *row = (const Unit *)rows + (j + i) * depth + k;      \
                 for (int64_t unit = 0; unit < units; unit++)                     \
-                    ((Unit *)to)[unit * BLOCK + i] = j + i < out ? row[unit] : 0; \
+                    ((Unit *)to)[unit * BLOCK + i] = j + i < out ? row[unit] : 0;\
             }                                                                    \
             to += units * BLOCK * sizeof(Unit);                                  \
         }

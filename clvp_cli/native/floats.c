@@ -16,8 +16,8 @@ void lay_brains(const float *x, int64_t in, char *laid, int64_t r, int64_t besid
     }
 }
 
-/* sums += `count` lines of blocks at w, `apart` bytes from each other, of numbers in so many bits, times rows at a, numbers
-of which are `row` bytes from row to row and `on` from one to the next. */
+/* sums += `count` lines of blocks at w, `apart` bytes from each other, of numbers in so many bits, times rows at a,
+numbers of which are `row` bytes from row to row and `on` from one to the next. */
 INLINE void add_lines(const char *a, int64_t row, const int64_t on, const char *w, int64_t count, int64_t apart,
                       const int bits, const int brain, const int rows, const int blocks, Asked asked,
                       Sums sums[MOST][BLOCKS])
@@ -50,7 +50,7 @@ INLINE void block(const Product *p, const int rows, const int blocks, Band band,
     const Weight *w = p->w;
     const char *laid = (const char *)p->rows.numbers + m * laid_bytes(w) + band.k / TWO * rows * sizeof(float);
     const char *x = (const char *)(p->x + m * w->in + band.k);
-    const char *numbers = numbers_at(w, band.k, band.depth, j);
+    const char *numbers = numbers_at(w, band.k, j);
     const int64_t apart = band.depth * BLOCK * size_of(w), count = apart / LINE;
     Sums sums[MOST][BLOCKS];
 #pragma GCC unroll 8

@@ -45,8 +45,8 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* x (rows, D) → y (rows, D), D a whole number of heads, through `count` layers, as wide as each other; keys and values go
-where `places`, one of each layer, and `lengths` say. The activation is GELU by tanh. Returns 0, or 1 where no memory is
+/* x (rows, D) → y (rows, D), D a whole number of heads, through `count` layers, as wide as each other; keys and values
+go where `places`, one of each layer, and `lengths` say. The activation is GELU by tanh. Returns 0, or 1 where no memory is
 left. */
 EXPORTED int clvp_layers(const Layer *layers, const Places *places, int64_t count, const int64_t *lengths,
                          const float *x, int64_t rows, float *y, int threads)

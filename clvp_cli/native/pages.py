@@ -8,7 +8,6 @@ makes them.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import threading
 
@@ -51,9 +50,11 @@ def room(count: int, dtype: torch.dtype) -> Tensor:
 
 
 def _mapped(size: int) -> Tensor:
-    """So many bytes that begin with a large page, if the system has them."""
-    space = mmap.mmap(-1, size + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a system without them
+    """So many bytes that begin with a large page, or as PyTorch gives them where the system has none."""
+    try:
+        space = mmap.mmap(-1, size + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         space.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:
+        return torch.empty(size, dtype=torch.uint8)
     whole = torch.frombuffer(space, dtype=torch.uint8)
     return whole[-whole.data_ptr() % PAGE :][:size]

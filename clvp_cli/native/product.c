@@ -87,23 +87,21 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
     const Product p = {w, x, residual, y, room};
     const int64_t thread = omp_get_thread_num(), start = share(w, thread), over = share(w, thread + 1);
     const int64_t unit = w->bits == 8 ? unit_of_whole : unit_of_floats;
-    const int64_t depth = w->in < DEPTH ? w->in : DEPTH, fitting = BAND / (depth * size_of(w)) / unit * unit;
+    const int64_t fitting = BAND / (depth_at(w, 0) * size_of(w)) / unit * unit;
     const int64_t wide = fitting > unit ? fitting : unit, most = most_rows(w);
     const int64_t panel = PANEL / w->in > most ? PANEL / w->in / most * most : most;
     lay(w, x, rows, room);
     for (int64_t m = 0; m < rows; m += panel) {
         Band band = {.m = m, .last = m + panel < rows ? m + panel : rows};
         for (band.k = 0; band.k < w->in; band.k += DEPTH) {
-            band.depth = w->in - band.k < DEPTH ? w->in - band.k : DEPTH;
+            band.depth = depth_at(w, band.k);
             for (band.j = start; band.j < over; band.j = band.end) {
                 band.end = band.j + wide < over ? band.j + wide : over;
-                const char *next = NULL;
+                const char *next = then ? numbers_at(then, 0, share(then, thread)) : NULL;
                 if (band.end < over)
-                    next = numbers_at(w, band.k, band.depth, band.end);
+                    next = numbers_at(w, band.k, band.end);
                 else if (band.k + DEPTH < w->in)
-                    next = numbers_at(w, band.k + DEPTH, w->in - band.k - DEPTH < DEPTH ? w->in - band.k - DEPTH : DEPTH, start);
-                else if (then)
-                    next = numbers_at(then, 0, then->in < DEPTH ? then->in : DEPTH, share(then, thread));
+                    next = numbers_at(w, band.k + DEPTH, start);
                 (w->bits == 8 ? band_of_whole : band_of_floats)(&p, band, next);
             }
         }

@@ -81,10 +81,16 @@ INLINE int64_t filled(const Weight *w)
     return (w->out + BLOCK - 1) / BLOCK * BLOCK;
 }
 
-/* Where `depth` inputs from k on, a weight's part, begin for the block of output j. */
-INLINE const char *numbers_at(const Weight *w, int64_t k, int64_t depth, int64_t j)
+/* The inputs of a weight's part that begins with input k. */
+INLINE int64_t depth_at(const Weight *w, int64_t k)
 {
-    return (const char *)w->numbers + (k * filled(w) + depth * (j / BLOCK * BLOCK)) * size_of(w);
+    return w->in - k < DEPTH ? w->in - k : DEPTH;
+}
+
+/* Where it begins for the block of output j. */
+INLINE const char *numbers_at(const Weight *w, int64_t k, int64_t j)
+{
+    return (const char *)w->numbers + (k * filled(w) + depth_at(w, k) * (j / BLOCK * BLOCK)) * size_of(w);
 }
 
 /* What to ask for beside so many outputs of a band. */
@@ -102,8 +108,8 @@ INLINE const char *after(const Product *p, Band band, int64_t outputs, const cha
     return next ? next + outputs * band.depth * size_of(p->w) / passes(p->w, band) : NULL;
 }
 
-/* Sums (rows, count) of rows from m on, outputs from j on, → y: `first` ones with bias and residual, others onto what is
-there. Whole numbers are scaled. Behind the last output there is nothing. */
+/* Sums (rows, count) of rows from m on, outputs from j on, → y: `first` ones with bias and residual, others onto what
+is there. Whole numbers are scaled. Behind the last output there is nothing. */
 void finish(const Product *p, int64_t m, int64_t rows, int64_t j, int64_t count, const float *sums, int first);
 
 #endif

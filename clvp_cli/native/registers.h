@@ -1,5 +1,5 @@
-/* Numbers as registers hold them, with AVX2 or, twice as many, with AVX512: BLOCK outputs' sums, whole ones by VNNI of 8
-bits, else of 16, and floats, of which bfloat16 by AVX512-BF16. A sum is made in one order in both. */
+/* Numbers as registers hold them, with AVX2 or, twice as many, with AVX512: BLOCK outputs' sums, whole ones by VNNI of
+8 bits, else of 16, and floats, of which bfloat16 by AVX512-BF16. A sum is made in one order in both. */
 
 #ifndef CLVP_REGISTERS_H
 #define CLVP_REGISTERS_H

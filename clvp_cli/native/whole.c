@@ -59,7 +59,7 @@ INLINE void block(const Product *p, const int rows, const int pieces, Band band,
 {
     const Weight *w = p->w;
     const char *a = (const char *)p->rows.numbers + m * laid_bytes(w) + band.k / QUAD * rows * QUAD_BYTES;
-    const char *numbers = numbers_at(w, band.k, band.depth, j) + j % BLOCK * QUAD;
+    const char *numbers = numbers_at(w, band.k, j) + j % BLOCK * QUAD;
     Whole sums[ROWS][DIGITS][PIECES];
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
