@@ -85,22 +85,11 @@ INLINE void block(const Product *p, const int rows, const int blocks, Band band,
 #define BY_MORE_ROWS BY_ROWS
 #endif
 
-const int64_t unit_of_floats = BLOCKS * BLOCK;
-
-void band_of_floats(const Product *p, Band band, const char *next)
+void block_of_floats(const Product *p, int64_t rows, int64_t outputs, Band band, int64_t m, int64_t j, Asked asked)
 {
-    for (int64_t m = band.m; m < band.last; m += MOST) {
-        const int64_t rows = band.last - m < MOST ? band.last - m : MOST;
-        for (int64_t at = band.j; at < band.end;) {
-            const int blocks = at + BLOCKS * BLOCK <= band.end ? BLOCKS : 1;
-            const Asked asked = beside(p, band, blocks * BLOCK, next);
-            if (blocks == BLOCKS) {
-                BY_MORE_ROWS(rows, p, BLOCKS, band, m, at, asked)
-            } else {
-                BY_MORE_ROWS(rows, p, 1, band, m, at, asked)
-            }
-            next = after(p, band, blocks * BLOCK, next);
-            at += blocks * BLOCK;
-        }
+    if (outputs == BLOCKS * BLOCK) {
+        BY_MORE_ROWS(rows, p, BLOCKS, band, m, j, asked)
+    } else {
+        BY_MORE_ROWS(rows, p, 1, band, m, j, asked)
     }
 }

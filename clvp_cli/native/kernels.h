@@ -37,8 +37,8 @@ typedef struct {
     int64_t bits, brain, in, out;
 } Weight;
 
-/* Room for rows as they are multiplied: whole numbers in two bytes, and what one of them counts in each; or floats, of
-16 or 32 bits. */
+/* Room for rows as they are multiplied: whole numbers in two bytes, and what one of them counts in each; or bfloat16.
+Other floats are multiplied as they are. */
 typedef struct {
     void *numbers;
     float *steps;

@@ -101,9 +101,7 @@ def described(
     fill, group = -outputs % library.clvp_block(), GROUP.get(dtype, 1)
     space = (outputs + fill) * inputs
     numbers = room(space, dtype) if dtype == torch.int8 else torch.empty(space, dtype=dtype)  # see pages.py
-    sums = []
     for first in range(0, inputs, DEPTH):
-        of_rows = []
         for row in range(0, outputs, AT_ONCE):
             part = weight[row : row + AT_ONCE, first : first + DEPTH]
             rows, depth = part.shape
@@ -112,9 +110,10 @@ def described(
                 some.clamp_(-LARGEST_HALF, LARGEST_HALF)
             place = numbers[first * (outputs + fill) + row * depth :]
             library.clvp_lay(address(some), rows, depth // group, group * dtype.itemsize, address(place))
-            of_rows.append(some.sum(1, dtype=torch.int32) if dtype == torch.int8 else some[:0, 0])
-        sums.append(F.pad(torch.cat(of_rows), (0, fill)))
-    starts = torch.stack(sums).mul_(-64) if dtype == torch.int8 else None
+    starts = None
+    if dtype == torch.int8:
+        sums = [part.sum(1, dtype=torch.int32) for part in torch.split(weight, DEPTH, dim=1)]
+        starts = F.pad(torch.stack(sums).mul_(-64), (0, fill))
     kept = numbers, None if scale is None else F.pad(scale, (0, fill)), bias, starts
     made = CWeight(*map(address, kept), dtype.itemsize * 8, dtype == torch.bfloat16, inputs, outputs)
     made.kept = kept

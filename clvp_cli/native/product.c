@@ -54,10 +54,42 @@ static void activate(const Product *p, int64_t m, int64_t last, int64_t j, int64
             _mm256_storeu_ps(y, activated(_mm256_loadu_ps(y)));
 }
 
+/* The outputs, and the rows at the most, that are multiplied together. */
+INLINE int64_t unit_of(const Weight *w)
+{
+    return w->bits == 8 ? PIECES * PIECE : BLOCKS * BLOCK;
+}
+
+INLINE int64_t most_rows(const Weight *w)
+{
+    return w->bits == 8 ? ROWS : MOST;
+}
+
+/* A band's sums → y: of the first inputs, with bias and residual; of others, onto these. Rows stay in the first cache
+while weights pass, and these in the second. As many weights from `next` on, if it is not NULL, are asked for meanwhile;
+or, where weights pass once, and fast, the next of them. */
+static void multiply_band(const Product *p, Band band, const char *next)
+{
+    const Weight *w = p->w;
+    const int64_t most = most_rows(w), unit = unit_of(w), passes = (band.last - band.m + most - 1) / most;
+    Asked asked = {passes == 1 ? AHEAD : 0, 0, (const char *)p->x}; /* for the rest, what is at hand */
+    for (int64_t m = band.m; m < band.last; m += most) {
+        const int64_t rows = band.last - m < most ? band.last - m : most;
+        for (int64_t at = band.j, outputs; at < band.end; at += outputs) {
+            outputs = at + unit <= band.end ? unit : BLOCK;
+            if (passes > 1 && next) {
+                asked = (Asked){0, LINE * outputs / BLOCK / passes, next};
+                next += outputs * band.depth * size_of(w) / passes;
+            }
+            (w->bits == 8 ? block_of_whole : block_of_floats)(p, rows, outputs, band, m, at, asked);
+        }
+    }
+}
+
 /* Where a thread's share of the outputs begins: whole units of them. */
 static int64_t share(const Weight *w, int64_t thread)
 {
-    const int64_t unit = w->bits == 8 ? unit_of_whole : unit_of_floats, units = (w->out + unit - 1) / unit;
+    const int64_t unit = unit_of(w), units = (w->out + unit - 1) / unit;
     const int64_t start = units * thread / omp_get_num_threads() * unit;
     return start < w->out ? start : w->out;
 }
@@ -86,8 +118,7 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
 {
     const Product p = {w, x, residual, y, room};
     const int64_t thread = omp_get_thread_num(), start = share(w, thread), over = share(w, thread + 1);
-    const int64_t unit = w->bits == 8 ? unit_of_whole : unit_of_floats;
-    const int64_t fitting = BAND / (depth_at(w, 0) * size_of(w)) / unit * unit;
+    const int64_t unit = unit_of(w), fitting = BAND / (depth_at(w, 0) * size_of(w)) / unit * unit;
     const int64_t wide = fitting > unit ? fitting : unit, most = most_rows(w);
     const int64_t panel = PANEL / w->in > most ? PANEL / w->in / most * most : most;
     lay(w, x, rows, room);
@@ -102,7 +133,7 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
                     next = numbers_at(w, band.k, band.end);
                 else if (band.k + DEPTH < w->in)
                     next = numbers_at(w, band.k + DEPTH, start);
-                (w->bits == 8 ? band_of_whole : band_of_floats)(&p, band, next);
+                multiply_band(&p, band, next);
             }
         }
         if (gelu)

@@ -42,14 +42,9 @@ of them counts. */
 float lay_whole(const float *x, int64_t in, char *laid, int64_t r, int64_t beside);
 void lay_brains(const float *x, int64_t in, char *laid, int64_t r, int64_t beside);
 
-/* A band's sums → y: of the first inputs, with bias and residual; of others, onto these. Rows stay in the first cache
-while weights pass, and these in the second. As many weights from `next` on, if it is not NULL, are asked for meanwhile;
-or, where weights pass once, and fast, the next of them. */
-void band_of_whole(const Product *p, Band band, const char *next);
-void band_of_floats(const Product *p, Band band, const char *next);
-
-/* The outputs that are multiplied together. */
-extern const int64_t unit_of_whole, unit_of_floats;
+/* Sums of the band's inputs, of rows from m on and outputs from j on, a unit or a BLOCK of them → y. */
+void block_of_whole(const Product *p, int64_t rows, int64_t outputs, Band band, int64_t m, int64_t j, Asked asked);
+void block_of_floats(const Product *p, int64_t rows, int64_t outputs, Band band, int64_t m, int64_t j, Asked asked);
 
 /* Bytes of a weight's number. */
 INLINE int64_t size_of(const Weight *w)
@@ -61,18 +56,6 @@ INLINE int64_t size_of(const Weight *w)
 INLINE int64_t laid_bytes(const Weight *w)
 {
     return w->in * sizeof(int16_t);
-}
-
-/* The rows that are multiplied together, at the most. */
-INLINE int64_t most_rows(const Weight *w)
-{
-    return w->bits == 8 ? ROWS : MOST;
-}
-
-/* How often a band's weights pass. */
-INLINE int64_t passes(const Weight *w, Band band)
-{
-    return (band.last - band.m + most_rows(w) - 1) / most_rows(w);
 }
 
 /* Outputs, the last block filled up. */
@@ -91,21 +74,6 @@ INLINE int64_t depth_at(const Weight *w, int64_t k)
 INLINE const char *numbers_at(const Weight *w, int64_t k, int64_t j)
 {
     return (const char *)w->numbers + (k * filled(w) + depth_at(w, k) * (j / BLOCK * BLOCK)) * size_of(w);
-}
-
-/* What to ask for beside so many outputs of a band. */
-INLINE Asked beside(const Product *p, Band band, int64_t outputs, const char *next)
-{
-    const int64_t often = passes(p->w, band);
-    if (often > 1 && next)
-        return (Asked){0, LINE * outputs / BLOCK / often, next};
-    return (Asked){often == 1 ? AHEAD : 0, 0, (const char *)p->x}; /* for the rest, what is at hand */
-}
-
-/* What is next then. */
-INLINE const char *after(const Product *p, Band band, int64_t outputs, const char *next)
-{
-    return next ? next + outputs * band.depth * size_of(p->w) / passes(p->w, band) : NULL;
 }
 
 /* Sums (rows, count) of rows from m on, outputs from j on, → y: `first` ones with bias and residual, others onto what

@@ -78,22 +78,11 @@ INLINE void block(const Product *p, const int rows, const int pieces, Band band,
     finish(p, m, rows, j, pieces * PIECE, made, band.k == 0);
 }
 
-const int64_t unit_of_whole = PIECES * PIECE;
-
-void band_of_whole(const Product *p, Band band, const char *next)
+void block_of_whole(const Product *p, int64_t rows, int64_t outputs, Band band, int64_t m, int64_t j, Asked asked)
 {
-    for (int64_t m = band.m; m < band.last; m += ROWS) {
-        const int64_t rows = band.last - m < ROWS ? band.last - m : ROWS;
-        for (int64_t at = band.j; at < band.end;) {
-            const int pieces = at + PIECES * PIECE <= band.end ? PIECES : TOGETHER;
-            const Asked asked = beside(p, band, pieces * PIECE, next);
-            if (pieces == PIECES) {
-                BY_ROWS(rows, p, PIECES, band, m, at, asked)
-            } else {
-                BY_ROWS(rows, p, TOGETHER, band, m, at, asked)
-            }
-            next = after(p, band, pieces * PIECE, next);
-            at += pieces * PIECE;
-        }
+    if (outputs == PIECES * PIECE) {
+        BY_ROWS(rows, p, PIECES, band, m, j, asked)
+    } else {
+        BY_ROWS(rows, p, TOGETHER, band, m, j, asked)
     }
 }
