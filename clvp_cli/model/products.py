@@ -33,7 +33,9 @@ OURS: dict[Kind, torch.dtype] = {  # kinds of our own kernel's, in floats
     "half": torch.float16,
     "brain": torch.bfloat16,
 }
-DIGIT, BASE = 64, 128  # the largest digit of an activation, and what the higher one counts
+SHORT, LONG = 127, 8192  # the largest number of a row in 8 bits, and in 14
+CREST = 16  # a row has 8 bits if its largest number is at most this times their mean without signs, as in whole.c
+DIGIT, BASE = 64, 128  # the largest of a number's two digits, and what the higher one counts
 FLATTEST = 10  # a column is made at most 2 to this times as large, or as small
 ROWS_HINT = 16  # for how many rows oneDNN lays a weight out; any number can be multiplied
 X86 = ("x86_64", "AMD64")
@@ -93,10 +95,10 @@ class OneDnnProduct(Product):
 
 
 class NativeProduct(Product):
-    """By our own kernel: floats, of 16 bits too; or 8-bit weights, a scale an output, times rows of 14 bits.
+    """By our own kernel: floats, of 16 bits too; or 8-bit weights, a scale an output, times rows of 8 or 14 bits.
 
-    What is lost is the weights' rounding, and rows' to bfloat16 beside weights in it: 14 bits leave a row 8 beside a
-    channel 60 times as large as the others. float32 in and out.
+    What is lost is the weights' rounding, and rows': to bfloat16 beside weights in it, and as `row_steps` says beside
+    those of 8 bits. float32 in and out.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class NativeProduct(Product):
 
 
 class DigitsProduct(Product):
-    """8-bit weights, a scale an output, times rows of 14 bits, a scale a row, by PyTorch's kernels for whole numbers.
+    """8-bit weights, a scale an output, times rows of 8 or 14 bits, a scale a row, by PyTorch's kernels for them.
 
     An activation is two digits of 7 bits, a row of each in one product: two products of 8 and 7 bits fit into 16, where
     processors without VNNI saturate. The sums are exact. float32 in and out.
@@ -134,17 +136,15 @@ class DigitsProduct(Product):
         self.scale = scale
         self.packed = packed_int8(weight, scale)
         self.zeros = torch.zeros_like(scale, dtype=torch.int32)
-        self.counts = torch.tensor([[[1 / DIGIT]], [[1 / (BASE * DIGIT)]]])  # what a digit is worth, beside the largest
 
     def _summed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(M, in) → the product (M, out) less the rows' scales, and these (M, 1)."""
-        largest = x.abs().amax(-1, keepdim=True).clamp_(min=1e-30)
-        steps = largest * self.counts  # (2, M, 1)
-        digits = x.div(steps).round_()
+        step = row_steps(x)
+        digits = x.div(torch.stack((BASE * step, step))).round_()  # (2, M, in)
         high, low = digits.unbind()
         low.sub_(high, alpha=BASE)  # each −64 … 64 now
         high, low = self._product(digits.flatten(0, 1)).chunk(2)
-        return low.add_(high, alpha=BASE), steps[1]
+        return low.add_(high, alpha=BASE), step
 
     def _product(self, digits: Tensor) -> Tensor:
         """Whole numbers (M, in) from −64 to 64 times the weights (M, out), their scales included."""
@@ -185,6 +185,17 @@ class Int4Product(Product):
         whole = product if self.bias is None else product.add_(self.bias)
         out: Tensor = whole.view(*x.shape[:-1], -1)
         return out
+
+
+def row_steps(x: Tensor) -> Tensor:
+    """What a whole number of each row (M, in) counts where weights have 8 bits (M, 1); ours has the same.
+
+    The largest is 127 where that is not far above the others; and where it is, 8192, so that these keep their bits.
+    """
+    largest = x.abs().amax(-1, keepdim=True).clamp_(min=1e-30)
+    step = largest / SHORT
+    whole = x.div(step).round_().abs_().sum(-1, keepdim=True, dtype=torch.float64)
+    return torch.where(whole * CREST < SHORT * x.shape[-1], largest / LONG, step)
 
 
 def rounded_rows(weight: Tensor) -> tuple[Tensor, Tensor]:

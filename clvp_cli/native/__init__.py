@@ -55,8 +55,8 @@ def multiplies(dtype: torch.dtype, inputs: int) -> bool:
 class Weight:
     """A weight (out, in) that rows are multiplied with, its bias (out,) added; all contiguous.
 
-    The weight is int8, and scale (out,) what a whole number counts in each output; rows are rounded to 14 bits of their
-    largest. Or it is one of FLOATS, without a scale; or bfloat16, to which rows are rounded then. What is kept is a
+    The weight is int8, and scale (out,) what a whole number counts in each output; rows are rounded to 8 bits of their
+    largest, or to 14 where that is far above the others. Or it is one of FLOATS, without a scale; or bfloat16, to which rows are rounded then. What is kept is a
     copy, in `dtype` if one is given; in float16, what is too large for it is the largest that it has.
     """
 

@@ -4,16 +4,16 @@
 
 #define TWO 2 /* bfloat16 are multiplied in pairs */
 
-/* Inputs k and k + 1 of row r of `beside` rows lie together. */
-void lay_brains(const float *x, int64_t in, char *laid, int64_t r, int64_t beside)
+/* Inputs k and k + 1 of a row lie together, those of all rows next to each other. */
+void lay_brains(const float *x, int64_t rows, int64_t in, char *laid)
 {
-    int32_t *row = (int32_t *)laid + r;
-    for (int64_t k = 0; k < in; k += LANES) {
-        int32_t pairs[LANES / TWO];
-        _mm_storeu_si128((__m128i *)pairs, shortened(x + k));
-        for (int i = 0; i < LANES / TWO; i++)
-            row[(k / TWO + i) * beside] = pairs[i];
-    }
+    for (int64_t r = 0; r < rows; r++, x += in)
+        for (int64_t k = 0; k < in; k += LANES) {
+            int32_t pairs[LANES / TWO];
+            _mm_storeu_si128((__m128i *)pairs, shortened(x + k));
+            for (int i = 0; i < LANES / TWO; i++)
+                ((int32_t *)laid)[(k / TWO + i) * rows + r] = pairs[i];
+        }
 }
 
 /* sums += `count` lines of blocks at w, `apart` bytes from each other, of numbers in so many bits, times rows at a,
@@ -73,23 +73,11 @@ INLINE void block(const Product *p, const int rows, const int blocks, Band band,
     finish(p, m, rows, j, blocks * BLOCK, made, band.k == 0);
 }
 
-/* As BY_ROWS, of more rows where there are registers for them. */
-#if MOST == 8
-#define BY_MORE_ROWS(rows, p, ...)           \
-    switch (rows) {                          \
-    case 8: block(p, 8, __VA_ARGS__); break; \
-    case 7: block(p, 7, __VA_ARGS__); break; \
-    default: BY_ROWS(rows, p, __VA_ARGS__)   \
-    }
-#else
-#define BY_MORE_ROWS BY_ROWS
-#endif
-
 void block_of_floats(const Product *p, int64_t rows, int64_t outputs, Band band, int64_t m, int64_t j, Asked asked)
 {
     if (outputs == BLOCKS * BLOCK) {
-        BY_MORE_ROWS(rows, p, BLOCKS, band, m, j, asked)
+        BY_ROWS(rows, p, BLOCKS, band, m, j, asked)
     } else {
-        BY_MORE_ROWS(rows, p, 1, band, m, j, asked)
+        BY_ROWS(rows, p, 1, band, m, j, asked)
     }
 }

@@ -26,7 +26,7 @@ blocks (out / b, depth / g, b, g), b being clvp_block, the last block filled up 
 multiplied at once.
 
 Of 8 bits it is whole numbers from -127 to 127, g 4; one of output j counts scale[j], and starts (parts, out) are -64
-times their sums, both filled up too. Rows are rounded to 14 bits; in is a multiple of 16.
+times their sums, both filled up too. Rows are rounded to 8 bits or to 14, as whole.c says; in is a multiple of 16.
 
 Of 16 or 32 bits it is floats, g 1, and in a multiple of 8; with `brain`, of 16, bfloat16, g 2, to which rows are
 rounded then: for AVX512-BF16 alone. */
@@ -37,11 +37,17 @@ typedef struct {
     int64_t bits, brain, in, out;
 } Weight;
 
-/* Room for rows as they are multiplied: whole numbers in two bytes, and what one of them counts in each; or bfloat16.
-Other floats are multiplied as they are. */
+/* How a row is rounded: what one of its whole numbers counts, and whether these have 14 bits and not 8. */
+typedef struct {
+    float step;
+    int32_t fine;
+} Rounded;
+
+/* Room for rows as they are multiplied: whole numbers in two bytes, and how each is rounded; or bfloat16. Other floats
+are multiplied as they are. */
 typedef struct {
     void *numbers;
-    float *steps;
+    Rounded *rounded;
 } Laid;
 
 /* Keys and values (heads, ..., width) of a prompt, `head` bytes apart, of which `length` positions are in use. */

@@ -3,7 +3,7 @@
 #include "kernels.h"
 
 /* Raised when a structure or an argument changes: who calls then knows a library that was built before. */
-EXPORTED const int clvp_interface = 6;
+EXPORTED const int clvp_interface = 7;
 
 /* Layer normalisation over `width` numbers. */
 typedef struct {
@@ -55,13 +55,13 @@ EXPORTED int clvp_layers(const Layer *layers, const Places *places, int64_t coun
     const size_t of_rows = lines(larger(room_for_rows(&layers->qkv, rows), room_for_rows(&layers->proj, rows)));
     const size_t of_width = lines(rows * width * sizeof(float)), of_logits = threads * room * sizeof(float);
     const size_t of_inner = lines(rows * layers->fc.out * sizeof(float));
-    char *memory = room_of(4 * of_width + of_inner + of_rows + of_logits + rows * sizeof(float));
+    char *memory = room_of(4 * of_width + of_inner + of_rows + of_logits + rows * sizeof(Rounded));
     if (!memory)
         return 1;
     float *some = (float *)memory, *qkv = (float *)(memory + of_width), *many = (float *)(memory + 4 * of_width);
     char *behind = memory + 4 * of_width + of_inner;
-    float *logits = (float *)(behind + of_rows), *steps = (float *)(behind + of_rows + of_logits);
-    const Laid laid = {behind, steps};
+    float *logits = (float *)(behind + of_rows);
+    const Laid laid = {behind, (Rounded *)(behind + of_rows + of_logits)};
 #pragma omp parallel num_threads(threads)
     for (int64_t n = 0; n < count; n++) {
         const Layer *layer = layers + n;

@@ -22,7 +22,7 @@ from .pages import room
 log = logging.getLogger("clvp")
 
 HERE = Path(__file__).parent
-INTERFACE = 6  # as layer.c numbers what it is called with
+INTERFACE = 7  # as layer.c numbers what it is called with
 DEPTH = 1024  # inputs of a weight's part, as in kernels.h
 AT_ONCE = 256  # rows that are laid while they are in a cache, whole blocks
 LARGEST_HALF = torch.finfo(torch.float16).max
@@ -141,8 +141,10 @@ def agree(one: ctypes.CDLL, other: ctypes.CDLL) -> bool:
     """Whether two builds make the same bits: of one row and of several, with something left over on every side."""
     draw = torch.Generator().manual_seed(0)
     weight = torch.randint(-127, 128, (9, 4144), generator=draw, dtype=torch.int8)
-    scale, x = torch.rand(9, generator=draw), torch.randn(7, 4144, generator=draw)
-    return all(torch.equal(*(_product(each, x[:rows], weight, scale) for each in (one, other))) for rows in (1, 7))
+    scale, x = torch.rand(9, generator=draw), torch.randn(9, 4144, generator=draw)
+    x[8, 0] = 100.0  # a row that takes 14 bits
+    some = x[:1], x[:7], x
+    return all(torch.equal(*(_product(each, rows, weight, scale) for each in (one, other))) for rows in some)
 
 
 @cache

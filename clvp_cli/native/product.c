@@ -12,7 +12,7 @@ void finish(const Product *p, int64_t m, int64_t rows, int64_t j, int64_t count,
     const int64_t wide = count < w->out - j ? count : w->out - j;
     for (const float *over = sums + rows * count; sums < over; sums += count, m++) {
         const int64_t at = m * w->out + j;
-        const float step = w->scale ? p->rows.steps[m] : 1.0f;
+        const float step = w->scale ? p->rows.rounded[m].step : 1.0f;
         int64_t i = 0;
         for (; i + BLOCK <= wide; i += BLOCK) {
             Sums some = loaded(sums + i);
@@ -54,15 +54,10 @@ static void activate(const Product *p, int64_t m, int64_t last, int64_t j, int64
             _mm256_storeu_ps(y, activated(_mm256_loadu_ps(y)));
 }
 
-/* The outputs, and the rows at the most, that are multiplied together. */
+/* The outputs that are multiplied together. */
 INLINE int64_t unit_of(const Weight *w)
 {
     return w->bits == 8 ? PIECES * PIECE : BLOCKS * BLOCK;
-}
-
-INLINE int64_t most_rows(const Weight *w)
-{
-    return w->bits == 8 ? ROWS : MOST;
 }
 
 /* A band's sums → y: of the first inputs, with bias and residual; of others, onto these. Rows stay in the first cache
@@ -71,10 +66,10 @@ or, where weights pass once, and fast, the next of them. */
 static void multiply_band(const Product *p, Band band, const char *next)
 {
     const Weight *w = p->w;
-    const int64_t most = most_rows(w), unit = unit_of(w), passes = (band.last - band.m + most - 1) / most;
+    const int64_t unit = unit_of(w), passes = (band.last - band.m + MOST - 1) / MOST;
     Asked asked = {passes == 1 ? AHEAD : 0, 0, (const char *)p->x}; /* for the rest, what is at hand */
-    for (int64_t m = band.m; m < band.last; m += most) {
-        const int64_t rows = band.last - m < most ? band.last - m : most;
+    for (int64_t m = band.m; m < band.last; m += MOST) {
+        const int64_t rows = band.last - m < MOST ? band.last - m : MOST;
         for (int64_t at = band.j, outputs; at < band.end; at += outputs) {
             outputs = at + unit <= band.end ? unit : BLOCK;
             if (passes > 1 && next) {
@@ -97,17 +92,16 @@ static int64_t share(const Weight *w, int64_t thread)
 /* Rows are laid as they are multiplied; floats as they are. */
 static void lay(const Weight *w, const float *x, int64_t rows, Laid room)
 {
-    const int64_t most = most_rows(w);
     if (w->bits != 8 && !w->brain)
         return;
 #pragma omp for schedule(static)
-    for (int64_t m = 0; m < rows; m++) {
-        const int64_t first = m / most * most, beside = rows - first < most ? rows - first : most;
-        char *laid = (char *)room.numbers + first * laid_bytes(w);
+    for (int64_t m = 0; m < rows; m += MOST) {
+        const int64_t some = rows - m < MOST ? rows - m : MOST;
+        char *laid = (char *)room.numbers + m * laid_bytes(w);
         if (w->bits == 8)
-            room.steps[m] = lay_whole(x + m * w->in, w->in, laid, m - first, beside);
+            lay_whole(x + m * w->in, some, w->in, laid, room.rounded + m);
         else
-            lay_brains(x + m * w->in, w->in, laid, m - first, beside);
+            lay_brains(x + m * w->in, some, w->in, laid);
     }
 }
 
@@ -119,8 +113,8 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
     const Product p = {w, x, residual, y, room};
     const int64_t thread = omp_get_thread_num(), start = share(w, thread), over = share(w, thread + 1);
     const int64_t unit = unit_of(w), fitting = BAND / (depth_at(w, 0) * size_of(w)) / unit * unit;
-    const int64_t wide = fitting > unit ? fitting : unit, most = most_rows(w);
-    const int64_t panel = PANEL / w->in > most ? PANEL / w->in / most * most : most;
+    const int64_t wide = fitting > unit ? fitting : unit;
+    const int64_t panel = PANEL / w->in > MOST ? PANEL / w->in / MOST * MOST : MOST;
     lay(w, x, rows, room);
     for (int64_t m = 0; m < rows; m += panel) {
         Band band = {.m = m, .last = m + panel < rows ? m + panel : rows};
@@ -152,14 +146,14 @@ size_t room_for_rows(const Weight *w, int64_t rows)
 EXPORTED int clvp_product(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, int gelu,
                           int threads)
 {
-    const Laid room = {room_of(room_for_rows(w, rows)), room_of((size_t)rows * sizeof(float))};
-    const int lost = !(room.numbers && room.steps);
+    const Laid room = {room_of(room_for_rows(w, rows)), room_of((size_t)rows * sizeof(Rounded))};
+    const int lost = !(room.numbers && room.rounded);
     if (!lost) {
 #pragma omp parallel num_threads(threads)
         multiply(w, x, rows, residual, y, gelu, room, NULL);
     }
     free(room.numbers);
-    free(room.steps);
+    free(room.rounded);
     return lost;
 }
 

@@ -9,8 +9,16 @@
 #define AHEAD 4096 /* bytes that are asked for before they are needed, where weights are read once */
 
 /* `block` with the number of rows as a constant, which it must be for sums to stay in registers. */
+#if MOST == 8
+#define BY_MORE_ROWS(p, ...)                     \
+    case 8: block(p, 8, __VA_ARGS__); break;     \
+    case 7: block(p, 7, __VA_ARGS__); break;
+#else
+#define BY_MORE_ROWS(p, ...)
+#endif
 #define BY_ROWS(rows, p, ...)                    \
     switch (rows) {                              \
+    BY_MORE_ROWS(p, __VA_ARGS__)                 \
     case 6: block(p, 6, __VA_ARGS__); break;     \
     case 5: block(p, 5, __VA_ARGS__); break;     \
     case 4: block(p, 4, __VA_ARGS__); break;     \
@@ -37,10 +45,9 @@ typedef struct {
     const char *far;
 } Asked;
 
-/* Lay the row x (in) at `laid`, as the r-th of `beside` rows that are multiplied together; whole numbers have what one
-of them counts. */
-float lay_whole(const float *x, int64_t in, char *laid, int64_t r, int64_t beside);
-void lay_brains(const float *x, int64_t in, char *laid, int64_t r, int64_t beside);
+/* Lay x (rows, in), at the most MOST rows, which are multiplied together, at `laid`. */
+void lay_whole(const float *x, int64_t rows, int64_t in, char *laid, Rounded *rounded);
+void lay_brains(const float *x, int64_t rows, int64_t in, char *laid);
 
 /* Sums of the band's inputs, of rows from m on and outputs from j on, a unit or a BLOCK of them → y. */
 void block_of_whole(const Product *p, int64_t rows, int64_t outputs, Band band, int64_t m, int64_t j, Asked asked);

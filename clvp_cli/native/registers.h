@@ -7,26 +7,29 @@
 #include "kernels.h"
 
 #define QUAD 4 /* inputs of 8 bits that are multiplied at once */
-#define QUAD_BYTES 8 /* of a row, as it is laid */
-#define PIECES 2 /* of outputs, whose whole sums are held in registers together, */
-#define ROWS 6   /* of so many rows */
+#define PIECES 2 /* of outputs, whose whole sums are held in registers together */
 
 #ifdef __AVX512VNNI__
 
 #define BLOCK 16 /* outputs */
-#define BLOCKS 3 /* whose sums, of floats, are held in registers together, */
-#define MOST 8   /* of so many rows */
+#define BLOCKS 3 /* whose sums, of floats, are held in registers together */
+#define MOST 8   /* rows that are multiplied together; one of two digits counts twice */
 #define PIECE 16 /* outputs of whole numbers that one register takes */
 #define STREAMS 2  /* blocks that PIECES are of */
-#define DIGITS 2   /* of a row's number, of 7 bits, each with sums of its own */
+#define DIGITS 2   /* of a number of 14 bits, of 7 each, as if of two rows; one of 8 bits is one */
+#define QUAD_BYTES 4 /* of a digit's quad */
 #define TOGETHER 1 /* pieces whose sums are gathered together */
 typedef __m512i Whole;
 typedef __m512 Sums;
 
-/* Eight numbers from -8192 to 8192 → two quads, of four higher and four lower digits each, 64 being added to each digit;
-in the lower half of either half. */
-INLINE __m256i quads(__m256i numbers)
+/* Eight numbers → two quads, in the lower part of either half: of one digit, to which 128 is added; or of four higher
+and four lower ones, numbers being from -8192 to 8192, and 64 added to each. */
+INLINE __m256i quads(__m256i numbers, const int digits)
 {
+    if (digits == 1) {
+        const __m256i some = _mm256_packs_epi32(numbers, numbers);
+        return _mm256_xor_si256(_mm256_packs_epi16(some, some), _mm256_set1_epi8(-128));
+    }
     const __m256i half = _mm256_set1_epi32(64);
     const __m256i high = _mm256_srai_epi32(_mm256_add_epi32(numbers, half), 7);
     const __m256i low = _mm256_sub_epi32(numbers, _mm256_slli_epi32(high, 7));
@@ -53,16 +56,17 @@ INLINE void add_pieces(Whole sums[PIECES], const char *four, const Whole some[PI
         __asm__("vpdpbusd %2, %1, %0" : "+v"(sums[c]) : "v"(digits), "v"(some[c]));
 }
 
-/* What sums start from: what the 64 add to them, less than nothing. */
-INLINE Whole started(const int32_t *starts)
+/* What sums start from: what the 64, or 128, add to them, less than nothing. */
+INLINE Whole started(const int32_t *starts, int digits)
 {
-    return _mm512_loadu_si512(starts);
+    return _mm512_slli_epi32(_mm512_loadu_si512(starts), digits == 1);
 }
 
-/* The sums of a piece, of its higher and of its lower digits. */
-INLINE Sums gathered(Whole high, Whole low)
+/* The sums of a piece, of one digit, or of higher and of lower ones, which follow these. */
+INLINE Sums gathered(const Whole (*sums)[PIECES], int c, int digits)
 {
-    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 7), low));
+    const Whole first = sums[0][c];
+    return _mm512_cvtepi32_ps(digits == 1 ? first : _mm512_add_epi32(_mm512_slli_epi32(first, 7), sums[1][c]));
 }
 
 INLINE Sums loaded(const float *x)
@@ -117,14 +121,16 @@ INLINE __m128i shortened(const float *x)
 #define MOST 6
 #define PIECE 4
 #define STREAMS 1
-#define DIGITS 1 /* of 16 bits */
+#define DIGITS 1 /* of 16 bits, whatever the number has */
+#define QUAD_BYTES 8
 #define TOGETHER 2
 typedef __m256i Whole; /* or sums, two of each output */
 typedef __m256 Sums;
 
 /* Eight numbers → two quads. */
-INLINE __m256i quads(__m256i numbers)
+INLINE __m256i quads(__m256i numbers, const int digits)
 {
+    (void)digits;
     return _mm256_packs_epi32(numbers, numbers);
 }
 
@@ -150,16 +156,17 @@ INLINE void add_pieces(Whole sums[PIECES], const char *four, const Whole some[PI
                 : "m"(*(const int64_t *)four), "x"(some[c]));
 }
 
-INLINE Whole started(const int32_t *starts)
+INLINE Whole started(const int32_t *starts, int digits)
 {
-    (void)starts;
+    (void)starts, (void)digits;
     return _mm256_setzero_si256();
 }
 
 /* The sums of two pieces. */
-INLINE Sums gathered(Whole first, Whole second)
+INLINE Sums gathered(const Whole (*sums)[PIECES], int c, int digits)
 {
-    return _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(_mm256_hadd_epi32(first, second), 0xd8));
+    (void)digits;
+    return _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(_mm256_hadd_epi32(sums[0][c], sums[0][c + 1]), 0xd8));
 }
 
 INLINE Sums loaded(const float *x)
