@@ -41,7 +41,7 @@ def test_a_product_is_that_of_the_rounded_rows(inputs, outputs, rows):
     x, weight, scale, bias, residual = drawn(inputs, outputs, rows)
     fine = torch.arange(rows).unsqueeze(1) % 3 == 1  # as they are drawn
     step = (x.abs().amax(-1, keepdim=True) / torch.where(fine, 8192, 127)).double()
-    whole = (x / step.float()).round().double()
+    whole = (x * (1 / step.float())).round().double()
     want = whole @ weight.double().t() * scale.double() * step
     for plus, after in ((None, None), (bias, None), (None, residual), (bias, residual)):
         got = product(x, weight, scale, plus, after)

@@ -140,7 +140,7 @@ class DigitsProduct(Product):
     def _summed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(M, in) → the product (M, out) less the rows' scales, and these (M, 1)."""
         step = row_steps(x)
-        digits = x.div(torch.stack((BASE * step, step))).round_()  # (2, M, in)
+        digits = x.mul(torch.stack((BASE * step, step)).reciprocal_()).round_()  # (2, M, in)
         high, low = digits.unbind()
         low.sub_(high, alpha=BASE)  # each −64 … 64 now
         high, low = self._product(digits.flatten(0, 1)).chunk(2)
@@ -194,7 +194,7 @@ def row_steps(x: Tensor) -> Tensor:
     """
     largest = x.abs().amax(-1, keepdim=True).clamp_(min=1e-30)
     step = largest / SHORT
-    whole = x.div(step).round_().abs_().sum(-1, keepdim=True, dtype=torch.float64)
+    whole = x.mul(step.reciprocal()).round_().abs_().sum(-1, keepdim=True, dtype=torch.float64)
     return torch.where(whole * CREST < SHORT * x.shape[-1], largest / LONG, step)
 
 

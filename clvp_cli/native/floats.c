@@ -73,11 +73,7 @@ INLINE void block(const Product *p, const int rows, const int blocks, Band band,
     finish(p, m, rows, j, blocks * BLOCK, made, band.k == 0);
 }
 
-void block_of_floats(const Product *p, int64_t rows, int64_t outputs, Band band, int64_t m, int64_t j, Asked asked)
+void block_of_floats(const Product *p, int64_t rows, int64_t blocks, Band band, int64_t m, int64_t j, Asked asked)
 {
-    if (outputs == BLOCKS * BLOCK) {
-        BY_ROWS(rows, p, BLOCKS, band, m, j, asked)
-    } else {
-        BY_ROWS(rows, p, 1, band, m, j, asked)
-    }
+    BY_BLOCKS(blocks, BLOCKS, rows, p, band, m, j, asked)
 }

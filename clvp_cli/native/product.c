@@ -3,7 +3,7 @@
 #include "product.h"
 
 #define PANEL (1 << 18) /* numbers of rows, as the third cache holds, and */
-#define BAND (1 << 16)  /* bytes of weights, as the second, that are multiplied with each other */
+#define BAND (1 << 15)  /* bytes of weights, as the first, that are multiplied with each other */
 
 void finish(const Product *p, int64_t m, int64_t rows, int64_t j, int64_t count, const float *sums, int first)
 {
@@ -57,7 +57,7 @@ static void activate(const Product *p, int64_t m, int64_t last, int64_t j, int64
 /* The outputs that are multiplied together. */
 INLINE int64_t unit_of(const Weight *w)
 {
-    return w->bits == 8 ? PIECES * PIECE : BLOCKS * BLOCK;
+    return (w->bits == 8 ? WHOLE : BLOCKS) * BLOCK;
 }
 
 /* A band's sums → y: of the first inputs, with bias and residual; of others, onto these. Rows stay in the first cache
@@ -70,22 +70,21 @@ static void multiply_band(const Product *p, Band band, const char *next)
     Asked asked = {passes == 1 ? AHEAD : 0, 0, (const char *)p->x}; /* for the rest, what is at hand */
     for (int64_t m = band.m; m < band.last; m += MOST) {
         const int64_t rows = band.last - m < MOST ? band.last - m : MOST;
-        for (int64_t at = band.j, outputs; at < band.end; at += outputs) {
-            outputs = at + unit <= band.end ? unit : BLOCK;
+        for (int64_t at = band.j, blocks; at < band.end; at += blocks * BLOCK) {
+            blocks = ((band.end - at < unit ? band.end - at : unit) + BLOCK - 1) / BLOCK;
             if (passes > 1 && next) {
-                asked = (Asked){0, LINE * outputs / BLOCK / passes, next};
-                next += outputs * band.depth * size_of(w) / passes;
+                asked = (Asked){0, LINE * blocks / passes, next};
+                next += blocks * BLOCK * band.depth * size_of(w) / passes;
             }
-            (w->bits == 8 ? block_of_whole : block_of_floats)(p, rows, outputs, band, m, at, asked);
+            (w->bits == 8 ? block_of_whole : block_of_floats)(p, rows, blocks, band, m, at, asked);
         }
     }
 }
 
-/* Where a thread's share of the outputs begins: whole units of them. */
+/* Where a thread's share of the outputs begins: whole blocks of them. */
 static int64_t share(const Weight *w, int64_t thread)
 {
-    const int64_t unit = unit_of(w), units = (w->out + unit - 1) / unit;
-    const int64_t start = units * thread / omp_get_num_threads() * unit;
+    const int64_t start = filled(w) / BLOCK * thread / omp_get_num_threads() * BLOCK;
     return start < w->out ? start : w->out;
 }
 

@@ -27,6 +27,16 @@
     case 1: block(p, 1, __VA_ARGS__); break;     \
     }
 
+/* And with the number of blocks, at the most `most` of them. */
+#define BY_BLOCKS(blocks, most, rows, p, ...) \
+    if (most > 2 && blocks == 3) {            \
+        BY_ROWS(rows, p, 3, __VA_ARGS__)      \
+    } else if (most > 1 && blocks == 2) {     \
+        BY_ROWS(rows, p, 2, __VA_ARGS__)      \
+    } else {                                  \
+        BY_ROWS(rows, p, 1, __VA_ARGS__)      \
+    }
+
 typedef struct {
     const Weight *w;
     const float *x, *residual;
@@ -49,9 +59,9 @@ typedef struct {
 void lay_whole(const float *x, int64_t rows, int64_t in, char *laid, Rounded *rounded);
 void lay_brains(const float *x, int64_t rows, int64_t in, char *laid);
 
-/* Sums of the band's inputs, of rows from m on and outputs from j on, a unit or a BLOCK of them → y. */
-void block_of_whole(const Product *p, int64_t rows, int64_t outputs, Band band, int64_t m, int64_t j, Asked asked);
-void block_of_floats(const Product *p, int64_t rows, int64_t outputs, Band band, int64_t m, int64_t j, Asked asked);
+/* Sums of the band's inputs, of rows from m on and as many blocks of outputs from j on → y. */
+void block_of_whole(const Product *p, int64_t rows, int64_t blocks, Band band, int64_t m, int64_t j, Asked asked);
+void block_of_floats(const Product *p, int64_t rows, int64_t blocks, Band band, int64_t m, int64_t j, Asked asked);
 
 /* Bytes of a weight's number. */
 INLINE int64_t size_of(const Weight *w)

@@ -7,18 +7,18 @@
 #include "kernels.h"
 
 #define QUAD 4 /* inputs of 8 bits that are multiplied at once */
-#define PIECES 2 /* of outputs, whose whole sums are held in registers together */
 
 #ifdef __AVX512VNNI__
 
 #define BLOCK 16 /* outputs */
-#define BLOCKS 3 /* whose sums, of floats, are held in registers together */
+#define BLOCKS 3 /* whose sums are held in registers together, floats */
+#define WHOLE 3  /* or whole numbers */
 #define MOST 8   /* rows that are multiplied together; one of two digits counts twice */
 #define PIECE 16 /* outputs of whole numbers that one register takes */
-#define STREAMS 2  /* blocks that PIECES are of */
 #define DIGITS 2   /* of a number of 14 bits, of 7 each, as if of two rows; one of 8 bits is one */
 #define QUAD_BYTES 4 /* of a digit's quad */
-#define TOGETHER 1 /* pieces whose sums are gathered together */
+#define TOGETHER 1 /* pieces of a block, whose sums are gathered together */
+#define PIECES 3   /* of as many blocks */
 typedef __m512i Whole;
 typedef __m512 Sums;
 
@@ -118,12 +118,13 @@ INLINE __m128i shortened(const float *x)
 
 #define BLOCK 8
 #define BLOCKS 2
+#define WHOLE 1
 #define MOST 6
 #define PIECE 4
-#define STREAMS 1
 #define DIGITS 1 /* of 16 bits, whatever the number has */
 #define QUAD_BYTES 8
 #define TOGETHER 2
+#define PIECES 2
 typedef __m256i Whole; /* or sums, two of each output */
 typedef __m256 Sums;
 

@@ -10,29 +10,28 @@ so that what is small beside its largest ones keeps its bits. Which it has follo
 #define LONG 8192.0f /* and of 14 */
 #define CREST 16
 
-/* The largest number of a row without its sign; none where one of them is none. */
+/* The largest number of a row without its sign; none where one of them is none. Without signs, floats are in the order
+of their bits, and infinity and what is no number above all others. */
 static float largest(const float *x, int64_t in)
 {
-    const __m256 sign = _mm256_set1_ps(-0.0f);
-    __m256 high = _mm256_set1_ps(1e-30f), none = _mm256_setzero_ps();
-    for (int64_t k = 0; k < in; k += LANES) {
-        const __m256 some = _mm256_loadu_ps(x + k);
-        high = _mm256_max_ps(_mm256_andnot_ps(sign, some), high);
-        none = _mm256_fmadd_ps(some, _mm256_setzero_ps(), none);
-    }
-    return largest_of(high) + across(none);
+    const __m256i unsigned_bits = _mm256_set1_epi32(0x7fffffff);
+    __m256i high = _mm256_castps_si256(_mm256_set1_ps(1e-30f));
+    for (int64_t k = 0; k < in; k += LANES)
+        high = _mm256_max_epi32(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)(x + k)), unsigned_bits), high);
+    const __m256 eight = _mm256_castsi256_ps(high);
+    return largest_of(eight) + across(_mm256_mul_ps(eight, _mm256_setzero_ps()));
 }
 
 /* The row x (in), rounded by `step`, as the r-th of `beside` rows at `laid`. Returns the sum of its whole numbers without
 their signs. */
 INLINE int64_t laid_row(const float *x, int64_t in, float step, char *laid, int64_t r, int64_t beside, const int digits)
 {
-    const __m256 unit = _mm256_set1_ps(step);
+    const __m256 of_one = _mm256_set1_ps(1.0f / step);
     const int64_t bytes = QUAD_BYTES * digits;
     __m256i sums = _mm256_setzero_si256();
     laid += r * bytes;
     for (int64_t k = 0; k < in; k += LANES, laid += 2 * beside * bytes) {
-        const __m256i numbers = _mm256_cvtps_epi32(_mm256_div_ps(_mm256_loadu_ps(x + k), unit));
+        const __m256i numbers = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + k), of_one));
         const __m256i two = quads(numbers, digits);
         const __m128i halves[2] = {_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1)};
         sums = _mm256_add_epi32(sums, _mm256_abs_epi32(numbers));
@@ -83,13 +82,14 @@ INLINE void add_lines(const char *a, const char *w, int64_t count, int64_t apart
                       Asked asked, Whole sums[MOST][PIECES])
 {
     for (; count > 0; count -= LINE / BLOCK, w += LINE, asked.far += asked.pace) {
-        for (int c = 0; c < STREAMS; c++)
+        for (int c = 0; c < pieces; c += TOGETHER)
             _mm_prefetch(w + c * apart + asked.ahead, _MM_HINT_T0);
-        _mm_prefetch(asked.far, _MM_HINT_T1);
+        for (int at = 0; at < pieces * LINE / 2; at += LINE)
+            _mm_prefetch(asked.far + at, _MM_HINT_T1);
 #pragma GCC unroll 2
         for (int k = 0; k < LINE; k += QUAD * BLOCK, a += rows * QUAD_BYTES) {
             Whole some[PIECES];
-#pragma GCC unroll 2
+#pragma GCC unroll 3
             for (int c = 0; c < pieces; c++)
                 some[c] = piece(w + k + c * apart);
 #pragma GCC unroll 8
@@ -99,12 +99,13 @@ INLINE void add_lines(const char *a, const char *w, int64_t count, int64_t apart
     }
 }
 
-/* As many pieces of outputs from j on, of rows from m on: `rows` times the digits that these have. Loops are unrolled so
+/* As many blocks of outputs from j on, of rows from m on: `rows` times the digits that these have. Loops are unrolled so
 that sums stay in registers. */
-INLINE void block(const Product *p, const int rows, const int pieces, int digits, Band band, int64_t m, int64_t j,
+INLINE void block(const Product *p, const int rows, const int blocks, int digits, Band band, int64_t m, int64_t j,
                   Asked asked)
 {
     const Weight *w = p->w;
+    const int pieces = blocks * TOGETHER;
     digits = rows % 2 ? 1 : digits; /* which gcc does not know */
     const char *a = (const char *)p->rows.numbers + m * laid_bytes(w) + band.k / QUAD * rows * QUAD_BYTES;
     const char *numbers = numbers_at(w, band.k, j) + j % BLOCK * QUAD;
@@ -112,32 +113,28 @@ INLINE void block(const Product *p, const int rows, const int pieces, int digits
     Whole sums[MOST][PIECES];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
         for (int c = 0; c < pieces; c++)
             sums[r][c] = started(starts + c * PIECE, digits);
     add_lines(a, numbers, band.depth, apart(band.depth), rows, pieces, asked, sums);
     Whole whole[MOST][PIECES]; /* in memory: sums would be there, too, if they were counted through */
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
         for (int c = 0; c < pieces; c++)
             whole[r][c] = sums[r][c];
     float made[MOST * PIECES * PIECE], *to = made;
     for (int r = 0; r < rows; r += digits)
         for (int c = 0; c < pieces; c += TOGETHER, to += TOGETHER * PIECE)
             store(to, gathered(whole + r, c, digits));
-    finish(p, m, rows / digits, j, pieces * PIECE, made, band.k == 0);
+    finish(p, m, rows / digits, j, blocks * BLOCK, made, band.k == 0);
 }
 
-void block_of_whole(const Product *p, int64_t rows, int64_t outputs, Band band, int64_t m, int64_t j, Asked asked)
+void block_of_whole(const Product *p, int64_t rows, int64_t blocks, Band band, int64_t m, int64_t j, Asked asked)
 {
     const int digits = digits_of(p->rows.rounded + m, rows);
     for (int64_t last = m + rows, most = MOST / digits; m < last; m += most) {
         const int64_t some = (last - m < most ? last - m : most) * digits;
-        if (outputs == PIECES * PIECE) {
-            BY_ROWS(some, p, PIECES, digits, band, m, j, asked)
-        } else {
-            BY_ROWS(some, p, TOGETHER, digits, band, m, j, asked)
-        }
+        BY_BLOCKS(blocks, WHOLE, some, p, digits, band, m, j, asked)
     }
 }
