@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 
+LEAST_ROOT = 1e-8  # of a norm's mean square, of kind "clamp"
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, H, S, d), q already scaled → (B, H, S, d)
 
 
@@ -122,7 +123,7 @@ class ClvpRMSNorm(nn.Module):
         wide = x.float()
         mean_square = wide.pow(2).mean(-1, keepdim=True)
         if self.kind == "clamp":
-            scaled = wide / mean_square.sqrt().clamp(min=1e-8)
+            scaled = wide / mean_square.sqrt().clamp(min=LEAST_ROOT)
         else:
             scaled = wide * torch.rsqrt(mean_square + self.eps)
         return self.weight * scaled.to(x.dtype)

@@ -15,11 +15,12 @@ from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .. import native
 from .decoder import ClvpDecoderLayer, CodeDecoder
 from .encoder import ClvpEncoderLayer, Encoder
-from .layers import Attend, AttendOne, Conv1D
+from .layers import LEAST_ROOT, Attend, AttendOne, ClvpRMSNorm, Conv1D
 from .products import (
     FEW_ROWS,
     OURS,
@@ -115,6 +116,12 @@ class PackedAttention(nn.Module):
         return self.out.add(mixed, residual)
 
 
+def _all_ours(attn: PackedAttention, *mlp: Product) -> list[native.Weight] | None:
+    """The weights of a layer's four products, if each is our own kernel's, and attention, too."""
+    ours = [part.times for part in (attn.qkv, attn.out, *mlp) if isinstance(part, NativeProduct)]
+    return ours if len(ours) == 4 and native.attends(ours[1].inputs // attn.heads) else None
+
+
 @dataclass
 class NativeAttend(AttendOne):
     """By our own kernel, which finds rows and prompts where `attention` says; each row has `lengths` (n,) codes."""
@@ -148,14 +155,10 @@ class PackedDecoderLayer(nn.Module):
         self.whole = self._whole()
 
     def _whole(self) -> native.Layer | None:
-        all_four = self.attn.qkv, self.attn.out, self.fc, self.proj
-        ours = [part for part in all_four if isinstance(part, NativeProduct)]
-        if len(ours) < len(all_four) or not ours[2].activates(self.act):
+        ours = _all_ours(self.attn, self.fc, self.proj)
+        if ours is None or not cast(NativeProduct, self.fc).activates(self.act):
             return None
-        if not native.attends(ours[1].times.inputs // self.attn.heads):
-            return None
-        norms = self.input_layernorm, self.post_attention_layernorm
-        return native.Layer(norms, [part.times for part in ours], self.attn.heads)
+        return native.Layer((self.input_layernorm, self.post_attention_layernorm), ours, self.attn.heads)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         x = self.attn(self.input_layernorm(x), attend, x)
@@ -163,21 +166,64 @@ class PackedDecoderLayer(nn.Module):
 
 
 class PackedEncoderLayer(nn.Module):
-    """A ClvpEncoderLayer for inference."""
+    """A ClvpEncoderLayer for inference. `whole` is all of it for our own kernels, where they have each part."""
 
     def __init__(self, layer: ClvpEncoderLayer, kind: Kind, dtype: torch.dtype) -> None:
         super().__init__()
-        self.input_rmsnorm = _owned(layer.input_rmsnorm, dtype)
-        self.post_attention_rmsnorm = _owned(layer.post_attention_rmsnorm, dtype)
+        self.norms = [_native_norm(_owned(norm, dtype)) for norm in (layer.input_rmsnorm, layer.post_attention_rmsnorm)]
         self.activation_fn = layer.mlp.fc1.activation_fn
         attn, mlp = layer.self_attn, layer.mlp
+        self.gates = self.activation_fn is F.gelu and _is_native(dtype, attn.out_proj.weight, mlp.fc2.in_features)
         self.attn = PackedAttention(attn.heads, [attn.q_proj, attn.k_proj, attn.v_proj], attn.out_proj, kind, dtype)
         self.fc1, self.fc2 = (packed(part, kind, dtype) for part in (mlp.fc1.proj, mlp.fc2))
+        self.whole = self._whole()
+
+    def _whole(self) -> native.EncoderLayer | None:
+        ours = _all_ours(self.attn, self.fc1, self.fc2)
+        norms = [norm for norm in self.norms if isinstance(norm, native.RmsNorm)]
+        if ours is None or not self.gates or len(norms) < len(self.norms):
+            return None
+        return native.EncoderLayer(norms, ours, self.attn.heads)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        x = self.attn(self.input_rmsnorm(x), attend, x)
-        value, gate = self.fc1(self.post_attention_rmsnorm(x)).chunk(2, dim=-1)
+        before_attention, before_mlp = self.norms
+        x = self.attn(before_attention(x), attend, x)
+        both = self.fc1(before_mlp(x))
+        if self.gates:
+            return self.fc2.add(native.gated(both), x)
+        value, gate = both.chunk(2, dim=-1)
         return self.fc2.add(value * self.activation_fn(gate), x)
+
+
+def _is_native(dtype: torch.dtype, near: Tensor, *widths: int) -> bool:
+    """Whether what lies between products is our own kernels', for activations of this type and widths."""
+    return dtype == torch.float32 and near.device.type == "cpu" and native.takes(*widths)
+
+
+def _native_norm(norm: ClvpRMSNorm) -> ClvpRMSNorm | native.RmsNorm:
+    weight, clamps = norm.weight.detach(), norm.kind == "clamp"
+    if not _is_native(weight.dtype, weight, len(weight)):
+        return norm
+    return native.RmsNorm(weight, LEAST_ROOT if clamps else norm.eps, clamps=clamps)
+
+
+@dataclass
+class NativeAttendAll(AttendOne):
+    """By our own kernel, within each of the sequences whose positions are the rows."""
+
+    sequences: native.Sequences
+
+    def joined(self, qkv: Tensor) -> Tensor:
+        """(positions, 3, H, d) → (positions, H, d)."""
+        return self.sequences.attend(qkv)
+
+
+def attends_all_natively(encoder: Encoder) -> bool:
+    """Whether a packed encoder's sequences are attended to by our own kernel."""
+    first, width = encoder.layers[0], encoder.config.hidden_size // encoder.config.num_attention_heads
+    weight = encoder.token_embedding.weight
+    packed_here = isinstance(first, PackedEncoderLayer) and _is_native(weight.dtype, weight)
+    return packed_here and native.attends(width)
 
 
 @torch.no_grad()
@@ -280,6 +326,13 @@ def native_layers(decoder: CodeDecoder) -> list[native.Layer] | None:
     layers = [cast(PackedDecoderLayer, layer).whole for layer in decoder.stack.layers]
     whole = [layer for layer in layers if layer is not None]
     return whole if len(whole) == len(layers) else None
+
+
+def native_encoder(encoder: Encoder) -> native.EncoderStack | None:
+    """A packed encoder's layers, if all of each is our own kernels'."""
+    layers = [layer.whole for layer in encoder.layers if isinstance(layer, PackedEncoderLayer)]
+    whole = [layer for layer in layers if layer is not None]
+    return native.EncoderStack(whole) if len(whole) == len(encoder.layers) else None
 
 
 def _in_full(decoder: CodeDecoder) -> bool:

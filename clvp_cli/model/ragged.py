@@ -12,19 +12,43 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import native
 from .encoder import Encoder, rotary_angles, rotate
+from .packed import NativeAttendAll, attends_all_natively, native_encoder
 
 
 def ragged_hidden(encoder: Encoder, groups: Sequence[Tensor]) -> list[Tensor]:
     """Ids (n, T), one tensor a length → last hidden states (n, T, D), as `encoder.hidden` gives them for each group."""
-    ids = torch.cat([group.flatten() for group in groups])
-    places = torch.cat([torch.arange(group.shape[1], device=ids.device).repeat(len(group)) for group in groups])
-    attend = RaggedAttend(encoder, places, [(len(group), group.shape[1]) for group in groups])
-    x = encoder.token_embedding(ids).unsqueeze(0)  # (1, ΣnT, D)
+    x = encoder.token_embedding(torch.cat([group.flatten() for group in groups]))  # (ΣnT, D)
+    if attends_all_natively(encoder):
+        x = _natively(encoder, x, groups)
+    else:
+        places = torch.cat([torch.arange(group.shape[1], device=x.device).repeat(len(group)) for group in groups])
+        attend = RaggedAttend(encoder, places, [(len(group), group.shape[1]) for group in groups])
+        for layer in encoder.layers:
+            x = layer(x.unsqueeze(0), attend).squeeze(0)
+    parts = encoder.final_layer_norm(x).split([group.numel() for group in groups])
+    return [part.view(*group.shape, -1) for part, group in zip(parts, groups, strict=True)]
+
+
+def _natively(encoder: Encoder, x: Tensor, groups: Sequence[Tensor]) -> Tensor:
+    """All layers in one call of our own kernels, or those of them that there are for each layer."""
+    sequences = native.Sequences([len(row) for group in groups for row in group], _turns(encoder, groups))
+    stack = native_encoder(encoder)
+    if stack is not None:
+        return stack(x, sequences)
+    attend = NativeAttendAll(sequences)
     for layer in encoder.layers:
         x = layer(x, attend)
-    parts = encoder.final_layer_norm(x)[0].split([group.numel() for group in groups])
-    return [part.view(*group.shape, -1) for part, group in zip(parts, groups, strict=True)]
+    return x
+
+
+def _turns(encoder: Encoder, groups: Sequence[Tensor]) -> Tensor:
+    """The angles (T, k) by which k pairs of numbers turn, up to the longest."""
+    longest = max(group.shape[1] for group in groups)
+    if not encoder.config.use_rotary_embedding:
+        return torch.empty(longest, 0)
+    return rotary_angles(encoder.config, torch.arange(longest)).chunk(2, dim=-1)[0]
 
 
 class RaggedAttend:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from . import loading
-from .loading import CLayer, CNorm, CPlaces, CPrompt, address, described, kernels
+from .loading import CEncoderLayer, CLayer, CNorm, CPlaces, CPrompt, CRmsNorm, CSequences, address, described, kernels
 
 __all__ = [
-    "FLOATS", "LANES", "Attention", "Layer", "Stack", "Weight", "attends", "has_brains", "is_outdone", "is_wide",
-    "kernels", "multiplies",
+    "FLOATS", "LANES", "Attention", "EncoderLayer", "EncoderStack", "Layer", "RmsNorm", "Sequences", "Stack", "Weight",
+    "attends", "gated", "has_brains", "is_outdone", "is_wide", "kernels", "multiplies", "takes",
 ]  # fmt: skip
 
 STEP = 16  # inputs, whole numbers, of which there is a multiple
@@ -50,6 +50,11 @@ def multiplies(dtype: torch.dtype, inputs: int) -> bool:
     if dtype == torch.int8:
         return inputs % STEP == 0 and kernels() is not None
     return inputs % LANES == 0 and dtype in FLOATS and kernels() is not None
+
+
+def takes(*widths: int) -> bool:
+    """Whether what is done with rows of these widths, as normalising them, is done here, and is faster so."""
+    return kernels() is not None and not is_outdone() and all(width % LANES == 0 for width in widths)
 
 
 class Weight:
@@ -152,6 +157,90 @@ class Stack:
         made = torch.empty_like(x)
         given = ctypes.addressof(self.layers), ctypes.addressof(self.places), len(self.layers), lengths.data_ptr()
         _done(_built().clvp_layers(*given, x.data_ptr(), len(x), made.data_ptr(), torch.get_num_threads()))
+        return made
+
+
+class RmsNorm:
+    """x / rms(x) times a weight (D,): `eps` is within the root, or the least that it is where it `clamps`."""
+
+    def __init__(self, weight: Tensor, eps: float, *, clamps: bool) -> None:
+        self.kept = weight
+        self.described = CRmsNorm(address(weight), eps, clamps)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (…, D) → the same shape; D is whole LANES."""
+        assert x.dtype == torch.float32
+        x = x.contiguous()
+        made, width = torch.empty_like(x), x.shape[-1]
+        given = ctypes.addressof(self.described), x.data_ptr(), x.numel() // width, width, made.data_ptr()
+        _built().clvp_rms_norm(*given, torch.get_num_threads())
+        return made
+
+
+def gated(both: Tensor) -> Tensor:
+    """Values and gates (…, 2 · I) → values times GELU of gates (…, I), whole LANES."""
+    assert both.dtype == torch.float32
+    both = both.contiguous()
+    width = both.shape[-1] // 2
+    made = both.new_empty(*both.shape[:-1], width)
+    _built().clvp_gate(both.data_ptr(), made.numel() // width, width, made.data_ptr(), torch.get_num_threads())
+    return made
+
+
+class Sequences:
+    """Sequences one behind the other, and how their positions are turned.
+
+    Args:
+        lengths: how many positions each has.
+        angles: (the longest, k): by these, numbers i and i + k of each head's queries, keys and values turn; k may be 0.
+    """
+
+    def __init__(self, lengths: Sequence[int], angles: Tensor) -> None:
+        assert len(angles) >= max(lengths)
+        self.positions = sum(lengths)
+        starts = torch.tensor((0, *lengths)).cumsum(0)
+        self.kept = starts, angles.cos().contiguous(), angles.sin().contiguous()
+        at, *turns = map(address, self.kept)
+        self.described = CSequences(at, len(lengths), *turns, angles.shape[1])
+        self.address = ctypes.addressof(self.described)
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """qkv (Σ lengths, 3, H, d), queries scaled → what each finds in all of its sequence (Σ lengths, H, d)."""
+        assert qkv.dtype == torch.float32 and len(qkv) == self.positions
+        qkv = qkv.contiguous()
+        _, _, heads, width = qkv.shape
+        made = qkv.new_empty(len(qkv), heads, width)
+        given = qkv.data_ptr(), heads, width, self.address, made.data_ptr()
+        _done(_built().clvp_attend_all(*given, torch.get_num_threads()))
+        return made
+
+
+class EncoderLayer:
+    """An encoder's layer: x + attention(norm x), then x + mlp(norm x), over whole sequences.
+
+    Its MLP takes values times GELU of gates; D is `heads` times a width of heads that `attends` takes.
+    """
+
+    def __init__(self, norms: Sequence[RmsNorm], weights: Sequence[Weight], heads: int) -> None:
+        """`norms` before attention and MLP; `weights` of q, k and v together, of out, and of the MLP's two."""
+        self.kept = norms, weights
+        both = (norm.described for norm in norms)
+        self.described = CEncoderLayer(*both, *(weight.described for weight in weights), heads)
+
+
+class EncoderStack:
+    """Layers of one shape, one after another in one call, for all positions of sequences."""
+
+    def __init__(self, layers: Sequence[EncoderLayer]) -> None:
+        self.kept = layers
+        self.layers = (CEncoderLayer * len(layers))(*(layer.described for layer in layers))
+
+    def __call__(self, x: Tensor, sequences: Sequences) -> Tensor:
+        """x (positions of all, D) → the same shape."""
+        assert x.dtype == torch.float32 and len(x) == sequences.positions
+        made = x.clone(memory_format=torch.contiguous_format)
+        given = ctypes.addressof(self.layers), len(self.layers), sequences.address, made.data_ptr()
+        _done(_built().clvp_encode(*given, torch.get_num_threads()))
         return made
 
 

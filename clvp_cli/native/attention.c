@@ -3,7 +3,6 @@
 #include "kernels.h"
 
 #define AT_ONCE 4 /* keys */
-#define WIDEST 128
 #define SOON 1024 /* bytes */
 
 /* Keys, or values, are floats of `bits` bits: LANES of them are `bits` bytes, a position width / LANES times these. */
@@ -64,8 +63,7 @@ INLINE void found(const float *weights, const char *values, int64_t count, const
     }
 }
 
-/* logits (count) → e to the (logit - largest), and their sum. There is room for a register behind. */
-static float weighed(float *logits, int64_t count)
+float weighed(float *logits, int64_t count)
 {
     __m256 high = _mm256_set1_ps(-INFINITY), sums = _mm256_setzero_ps();
     _mm256_storeu_ps(logits + count, high);

@@ -19,6 +19,7 @@ summed in floats is summed within one row in one order. Compiled without contrac
 #define EXPORTED __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
 
+#define WIDEST 128 /* numbers of a head */
 #define DEPTH 1024 /* inputs of a weight's part */
 
 /* A weight (out, in) and its bias (out) or NULL. It lies in parts of DEPTH inputs, the last of what is left, each in
@@ -64,6 +65,11 @@ typedef struct {
     const Prompt *prompts;
     const int64_t *of_row;
 } Places;
+
+/* By one thread, which waits for no other: `multiply`, of rows that stay in the second cache; and logits (count), with
+room for LANES more, → e to the (logit - largest), and their sum. */
+void multiply_alone(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, Laid room);
+float weighed(float *logits, int64_t count);
 
 size_t room_for_rows(const Weight *w, int64_t rows);
 int64_t room_for_logits(const Places *places, const int64_t *lengths, int64_t rows);

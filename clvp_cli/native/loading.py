@@ -57,6 +57,28 @@ class CLayer(ctypes.Structure):
     )
 
 
+class CRmsNorm(ctypes.Structure):
+    """Normalisation by the root of the mean square."""
+
+    _fields_ = (("weight", Address), ("eps", ctypes.c_float), ("clamps", ctypes.c_int32))
+
+
+class CEncoderLayer(ctypes.Structure):
+    """An encoder's layer."""
+
+    _fields_ = (
+        *((name, CRmsNorm) for name in ("before_attention", "before_mlp")),
+        *((name, CWeight) for name in ("qkv", "out", "fc1", "fc2")),
+        ("heads", Count),
+    )
+
+
+class CSequences(ctypes.Structure):
+    """Where sequences start, and how positions are turned."""
+
+    _fields_ = (("starts", Address), ("count", Count), ("cosines", Address), ("sines", Address), ("half", Count))
+
+
 class CPrompt(ctypes.Structure):
     """Keys and values of a prompt."""
 
@@ -188,5 +210,10 @@ def _loaded(name: str) -> ctypes.CDLL | None:
     last = Address, ctypes.c_int
     library.clvp_product.argtypes = (Address, Address, Count, Address, Address, ctypes.c_int, ctypes.c_int)
     library.clvp_attend.argtypes = (Address, Count, Count, Count, Address, Address, *last)
+    library.clvp_encode.argtypes = (Address, Count, Address, *last)
+    library.clvp_attend_all.argtypes = (Address, Count, Count, Address, *last)
+    library.clvp_rms_norm.argtypes = (Address, Address, Count, Count, *last)
+    library.clvp_gate.argtypes = (Address, Count, Count, *last)
+    library.clvp_rms_norm.restype = library.clvp_gate.restype = None
     library.clvp_layers.argtypes = (Address, Address, Count, Address, Address, Count, *last)
     return library

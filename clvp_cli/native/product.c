@@ -88,19 +88,37 @@ static int64_t share(const Weight *w, int64_t thread)
     return start < w->out ? start : w->out;
 }
 
-/* Rows are laid as they are multiplied; floats as they are. */
-static void lay(const Weight *w, const float *x, int64_t rows, Laid room)
+/* Rows from m to last are laid as they are multiplied; floats as they are. */
+static void lay(const Weight *w, const float *x, int64_t m, int64_t last, Laid room)
 {
-    if (w->bits != 8 && !w->brain)
-        return;
-#pragma omp for schedule(static)
-    for (int64_t m = 0; m < rows; m += MOST) {
-        const int64_t some = rows - m < MOST ? rows - m : MOST;
+    for (; m < last && (w->bits == 8 || w->brain); m += MOST) {
+        const int64_t some = last - m < MOST ? last - m : MOST;
         char *laid = (char *)room.numbers + m * laid_bytes(w);
         if (w->bits == 8)
             lay_whole(x + m * w->in, some, w->in, laid, room.rounded + m);
         else
             lay_brains(x + m * w->in, some, w->in, laid);
+    }
+}
+
+/* Rows from m to last of outputs from start to over; `then` is what is asked for behind these. */
+static void multiply_panel(const Product *p, int64_t m, int64_t last, int64_t start, int64_t over, const char *then)
+{
+    const Weight *w = p->w;
+    const int64_t unit = unit_of(w), fitting = BAND / (depth_at(w, 0) * size_of(w)) / unit * unit;
+    const int64_t wide = fitting > unit ? fitting : unit;
+    Band band = {.m = m, .last = last};
+    for (band.k = 0; band.k < w->in; band.k += DEPTH) {
+        band.depth = depth_at(w, band.k);
+        for (band.j = start; band.j < over; band.j = band.end) {
+            const char *next = then;
+            band.end = band.j + wide < over ? band.j + wide : over;
+            if (band.end < over)
+                next = numbers_at(w, band.k, band.end);
+            else if (band.k + DEPTH < w->in)
+                next = numbers_at(w, band.k + DEPTH, start);
+            multiply_band(p, band, next);
+        }
     }
 }
 
@@ -111,28 +129,25 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
 {
     const Product p = {w, x, residual, y, room};
     const int64_t thread = omp_get_thread_num(), start = share(w, thread), over = share(w, thread + 1);
-    const int64_t unit = unit_of(w), fitting = BAND / (depth_at(w, 0) * size_of(w)) / unit * unit;
-    const int64_t wide = fitting > unit ? fitting : unit;
     const int64_t panel = PANEL / w->in > MOST ? PANEL / w->in / MOST * MOST : MOST;
-    lay(w, x, rows, room);
+    const char *next = then ? numbers_at(then, 0, share(then, thread)) : NULL;
+#pragma omp for schedule(static)
+    for (int64_t m = 0; m < rows; m += MOST)
+        lay(w, x, m, m + MOST < rows ? m + MOST : rows, room);
     for (int64_t m = 0; m < rows; m += panel) {
-        Band band = {.m = m, .last = m + panel < rows ? m + panel : rows};
-        for (band.k = 0; band.k < w->in; band.k += DEPTH) {
-            band.depth = depth_at(w, band.k);
-            for (band.j = start; band.j < over; band.j = band.end) {
-                band.end = band.j + wide < over ? band.j + wide : over;
-                const char *next = then ? numbers_at(then, 0, share(then, thread)) : NULL;
-                if (band.end < over)
-                    next = numbers_at(w, band.k, band.end);
-                else if (band.k + DEPTH < w->in)
-                    next = numbers_at(w, band.k + DEPTH, start);
-                multiply_band(&p, band, next);
-            }
-        }
+        const int64_t last = m + panel < rows ? m + panel : rows;
+        multiply_panel(&p, m, last, start, over, next);
         if (gelu)
-            activate(&p, m, band.last, start, over);
+            activate(&p, m, last, start, over);
     }
 #pragma omp barrier
+}
+
+void multiply_alone(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, Laid room)
+{
+    const Product p = {w, x, residual, y, room};
+    lay(w, x, 0, rows, room);
+    multiply_panel(&p, 0, rows, 0, w->out, NULL);
 }
 
 /* The bytes of rows, laid to be multiplied. */
