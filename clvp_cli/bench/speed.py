@@ -118,9 +118,9 @@ def record(measure: str, values: float | dict[str, float], unit: str, **more: An
 
 
 def _peer_dtype(clvp: Clvp) -> str:
-    """The peer's type: its default beside ours, or else ours, or what is nearest to it."""
+    """The peer's type: its default beside ours and beside types that it has not, or else ours."""
     name = "float32" if clvp.settings.dtype == "auto" else clvp.core.precision.name
-    return name if name in ("float32", "bfloat16", "float16") else "bfloat16"
+    return name if name in ("float32", "bfloat16", "float16") else "float32"
 
 
 def _loading(clvp: Clvp, plan: Plan) -> Iterator[Record]:

@@ -44,6 +44,15 @@ INLINE void add_lines(const char *a, int64_t row, const int64_t on, const char *
     }
 }
 
+/* Out of line, so that it takes no registers from what is repeated. */
+static __attribute__((noinline)) void finish_all(const Product *p, int rows, int blocks, int64_t m, int64_t j,
+                                                 const Sums (*sums)[BLOCKS], int first)
+{
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < blocks; c++)
+            finish(p, m + r, j + c * BLOCK, sums[r][c], first);
+}
+
 /* Rows m to m + rows of as many blocks of outputs from j on. Loops are unrolled so that sums stay in registers. */
 INLINE void block(const Product *p, const int rows, const int blocks, Band band, int64_t m, int64_t j, Asked asked)
 {
@@ -64,13 +73,13 @@ INLINE void block(const Product *p, const int rows, const int blocks, Band band,
         add_lines(x, w->in * sizeof(float), sizeof(float), numbers, count, apart, 16, 0, rows, blocks, asked, sums);
     else
         add_lines(x, w->in * sizeof(float), sizeof(float), numbers, count, apart, 32, 0, rows, blocks, asked, sums);
-    float made[MOST * BLOCKS * BLOCK];
+    Sums made[MOST][BLOCKS]; /* in memory: sums would be there, too, if they were counted through */
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int c = 0; c < blocks; c++)
-            store(made + (r * blocks + c) * BLOCK, sums[r][c]);
-    finish(p, m, rows, j, blocks * BLOCK, made, band.k == 0);
+            made[r][c] = sums[r][c];
+    finish_all(p, rows, blocks, m, j, made, band.k == 0);
 }
 
 void block_of_floats(const Product *p, int64_t rows, int64_t blocks, Band band, int64_t m, int64_t j, Asked asked)

@@ -5,36 +5,6 @@
 #define PANEL (1 << 18) /* numbers of rows, as the third cache holds, and */
 #define BAND (1 << 15)  /* bytes of weights, as the first, that are multiplied with each other */
 
-void finish(const Product *p, int64_t m, int64_t rows, int64_t j, int64_t count, const float *sums, int first)
-{
-    const Weight *w = p->w;
-    const float *bias = first ? w->bias : NULL, *residual = first ? p->residual : p->y;
-    const int64_t wide = count < w->out - j ? count : w->out - j;
-    for (const float *over = sums + rows * count; sums < over; sums += count, m++) {
-        const int64_t at = m * w->out + j;
-        const float step = w->scale ? p->rows.rounded[m].step : 1.0f;
-        int64_t i = 0;
-        for (; i + BLOCK <= wide; i += BLOCK) {
-            Sums some = loaded(sums + i);
-            if (w->scale)
-                some = some * loaded(w->scale + j + i) * repeated(step);
-            if (bias)
-                some += loaded(bias + j + i);
-            if (residual)
-                some += loaded(residual + at + i);
-            store(p->y + at + i, some);
-        }
-        for (; i < wide; i++) {
-            float sum = sums[i];
-            if (w->scale)
-                sum = sum * w->scale[j + i] * step;
-            if (bias)
-                sum += bias[j + i];
-            p->y[at + i] = sum + (residual ? residual[at + i] : 0.0f);
-        }
-    }
-}
-
 /* GELU by tanh: x times the logistic of 2 u. */
 INLINE __m256 activated(__m256 x)
 {

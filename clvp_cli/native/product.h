@@ -93,8 +93,29 @@ INLINE const char *numbers_at(const Weight *w, int64_t k, int64_t j)
     return (const char *)w->numbers + (k * filled(w) + depth_at(w, k) * (j / BLOCK * BLOCK)) * size_of(w);
 }
 
-/* Sums (rows, count) of rows from m on, outputs from j on, → y: `first` ones with bias and residual, others onto what
-is there. Whole numbers are scaled. Behind the last output there is nothing. */
-void finish(const Product *p, int64_t m, int64_t rows, int64_t j, int64_t count, const float *sums, int first);
+/* Row m's sums of a block of outputs from j on → y: the first inputs' with bias and residual, others' onto what is
+there. Whole numbers are scaled. Behind the last output there is nothing. */
+INLINE void finish(const Product *p, int64_t m, int64_t j, Sums sums, int first)
+{
+    const Weight *w = p->w;
+    const float *bias = first ? w->bias : NULL, *residual = first ? p->residual : p->y;
+    const int64_t at = m * w->out + j;
+    if (w->scale)
+        sums = sums * loaded(w->scale + j) * repeated(p->rows.rounded[m].step);
+    if (j + BLOCK <= w->out) {
+        if (bias)
+            sums += loaded(bias + j);
+        if (residual)
+            sums += loaded(residual + at);
+        store(p->y + at, sums);
+        return;
+    }
+    float some[BLOCK];
+    store(some, sums);
+    for (int64_t i = 0; j + i < w->out; i++) {
+        const float sum = bias ? some[i] + bias[j + i] : some[i];
+        p->y[at + i] = residual ? sum + residual[at + i] : sum;
+    }
+}
 
 #endif

@@ -99,6 +99,15 @@ INLINE void add_lines(const char *a, const char *w, int64_t count, int64_t apart
     }
 }
 
+/* Out of line, so that it takes no registers from what is repeated. */
+static __attribute__((noinline)) void finish_all(const Product *p, int rows, int blocks, int digits, int64_t m,
+                                                 int64_t j, const Whole (*sums)[PIECES], int first)
+{
+    for (int r = 0; r < rows; r += digits, m++)
+        for (int c = 0; c < blocks; c++)
+            finish(p, m, j + c * BLOCK, gathered(sums + r, c * TOGETHER, digits), first);
+}
+
 /* As many blocks of outputs from j on, of rows from m on: `rows` times the digits that these have. Loops are unrolled so
 that sums stay in registers. */
 INLINE void block(const Product *p, const int rows, const int blocks, int digits, Band band, int64_t m, int64_t j,
@@ -123,11 +132,7 @@ INLINE void block(const Product *p, const int rows, const int blocks, int digits
 #pragma GCC unroll 3
         for (int c = 0; c < pieces; c++)
             whole[r][c] = sums[r][c];
-    float made[MOST * PIECES * PIECE], *to = made;
-    for (int r = 0; r < rows; r += digits)
-        for (int c = 0; c < pieces; c += TOGETHER, to += TOGETHER * PIECE)
-            store(to, gathered(whole + r, c, digits));
-    finish(p, m, rows / digits, j, blocks * BLOCK, made, band.k == 0);
+    finish_all(p, rows, blocks, digits, m, j, whole, band.k == 0);
 }
 
 void block_of_whole(const Product *p, int64_t rows, int64_t blocks, Band band, int64_t m, int64_t j, Asked asked)
