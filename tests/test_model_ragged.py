@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from clvp_cli import native
 from clvp_cli.config import ClvpEncoderConfig
 from clvp_cli.model.encoder import Encoder
 from clvp_cli.model.initialise import initialise
-from clvp_cli.model.packed import pack_encoder
+from clvp_cli.model.packed import native_encoder, pack_encoder
 from clvp_cli.model.ragged import ragged_hidden
 from clvp_cli.signals import speech
 
@@ -22,21 +23,32 @@ CONFIG = ClvpEncoderConfig(
 
 
 @pytest.mark.parametrize("rotary", [True, False])
-@pytest.mark.parametrize("packed", [False, True])
-def test_each_sequence_is_heard_alone(rotary, packed):
-    """Hidden states of groups of many lengths are those of each group by itself, within float32's rounding."""
+@pytest.mark.parametrize("act", ["gelu", "silu"])
+@pytest.mark.parametrize("norm", ["rsqrt", "clamp"])
+@pytest.mark.parametrize("kind", ["", "packed", "half", "int8"])
+def test_each_sequence_is_heard_alone(rotary, act, norm, kind):
+    """Hidden states of groups of many lengths are those of each group by itself, within float32's rounding.
+
+    So they are where weights are rounded: whole numbers that rows are rounded to may be others then, by one.
+    """
     torch.manual_seed(0)
-    config = dataclasses.replace(CONFIG, use_rotary_embedding=rotary)
+    config = dataclasses.replace(CONFIG, use_rotary_embedding=rotary, hidden_act=act, rms_norm=norm)
     encoder = Encoder(config).requires_grad_(False).eval()
     initialise(encoder, config)
     groups = [torch.randint(0, 100, shape) for shape in ((2, 5), (1, 9), (3, 1), (1, 40))]
     want = [encoder.hidden(encoder.token_embedding(group)) for group in groups]
-    if packed:
-        pack_encoder(encoder, "packed" if torch.backends.mkldnn.is_available() else "plain")
+    if kind and not torch.backends.mkldnn.is_available():
+        pytest.skip("what is packed is oneDNN's")
+    if kind:
+        pack_encoder(encoder, kind)
+        assert (native_encoder(encoder) is not None) == (kind in ("half", "int8") and act == "gelu" and native.takes())
+    if kind in ("half", "int8"):
+        want = [encoder.hidden(encoder.token_embedding(group)) for group in groups]
     made = ragged_hidden(encoder, groups)
+    near = 5e-2 if kind == "int8" else 2e-5
     for one, other, group in zip(made, want, groups, strict=True):
         assert one.shape == (*group.shape, 128)
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=near)
 
 
 def test_passes_hold_every_bucket_once_and_stay_small():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -296,6 +297,126 @@ def test_layers_come_one_after_another(dtype):
     assert all(torch.equal(one, other) for one, other in zip(owns[:3], owns[3:], strict=True))
 
 
+def encoder_parts(heads, width, inner, dtype, clamps=False):
+    """Norms and weights of an encoder's layer, in 8 bits or in floats."""
+    draw = torch.Generator().manual_seed(width)
+    size = heads * width
+    norms = [native.RmsNorm(torch.randn(size, generator=draw), 1e-5, clamps=clamps) for _ in range(2)]
+    _, weights = layer_parts(heads, width, inner, dtype)
+    full = torch.randn(2 * inner, size, generator=draw) / size**0.5
+    scale = full.abs().amax(1) / 127 if dtype == torch.int8 else None
+    kept = full.to(dtype) if scale is None else (full / scale[:, None]).round().to(dtype)
+    return norms, [*weights[:2], native.Weight(kept, scale, None), weights[3]]
+
+
+def turned(x, angles):
+    """x (S, H, d): numbers i and i + k of each head turn by angles (S, k)."""
+    half = angles.shape[1]
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), -1)
+
+
+LENGTHS = [5, 1, 40, 16, 7, 1050]  # blocks that are full and not, more positions than a weight's part has inputs
+
+
+@needs_kernels
+@pytest.mark.parametrize("half", [0, 4, 16])
+@pytest.mark.parametrize(("heads", "width"), [(2, 64), (3, 40), (1, 128)])
+def test_a_sequence_attends_to_all_of_itself(heads, width, half):
+    """What float64 gives, within float32's rounding; whatever is beside it, it finds the same bits."""
+    draw = torch.Generator().manual_seed(0)
+    qkv = torch.randn(sum(LENGTHS), 3, heads, width, generator=draw) / 3
+    angles = torch.rand(max(LENGTHS), half, generator=draw) * 7
+    found = native.Sequences(LENGTHS, angles).attend(qkv)
+    start = 0
+    for length in LENGTHS:
+        own = qkv[start : start + length]
+        q, k, v = (turned(part, angles[:length].double()).transpose(0, 1) for part in own.double().unbind(1))
+        want = (q @ k.transpose(1, 2)).softmax(-1) @ v
+        torch.testing.assert_close(found[start : start + length].double(), want.transpose(0, 1), rtol=1e-4, atol=3e-6)
+        assert torch.equal(native.Sequences([length], angles).attend(own), found[start : start + length])
+        start += length
+
+
+@needs_kernels
+@pytest.mark.parametrize("clamps", [False, True])
+def test_norms_and_gates_are_torchs(clamps):
+    """By the root of the mean square, of zeros too; and GELU by erf, from where it is nothing to where it is all."""
+    x = torch.randn(7, 3, 40, generator=torch.Generator().manual_seed(0))
+    x[2] = 0.0
+    weight, square = torch.linspace(-2, 2, 40), x.square().mean(-1, keepdim=True)
+    root = square.sqrt().clamp(min=1e-8) if clamps else (square + 1e-5).sqrt()
+    got = native.RmsNorm(weight, 1e-8 if clamps else 1e-5, clamps=clamps)(x)
+    torch.testing.assert_close(got, x / root * weight, rtol=1e-6, atol=1e-7)
+    places = torch.cat((torch.linspace(-12, 12, 116), torch.tensor([-1e30, -100.0, 1e30, float("nan")]))).view(5, 24)
+    both = torch.cat((torch.full((5, 24), 2.0), places), -1)
+    want = 2 * F.gelu(places.double()).float()
+    torch.testing.assert_close(native.gated(both), want, rtol=1e-6, atol=2e-6, equal_nan=True)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.int8, *native.FLOATS])
+@pytest.mark.parametrize(("heads", "width", "inner"), [(2, 64, 512), (3, 40, 80)])
+def test_an_encoders_layer_is_its_parts(heads, width, inner, dtype):
+    """What norms, products, attention and gates give one after another, and layers one after another."""
+    norms, weights = encoder_parts(heads, width, inner, dtype)
+    qkv, out, fc1, fc2 = weights
+    draw = torch.Generator().manual_seed(1)
+    x, angles = torch.randn(sum(LENGTHS), heads * width, generator=draw), torch.rand(max(LENGTHS), 8, generator=draw)
+    sequences, layer = native.Sequences(LENGTHS, angles), native.EncoderLayer(norms, weights, heads)
+    mixed = sequences.attend(qkv(norms[0](x)).view(len(x), 3, heads, width)).view_as(x)
+    middle = out(mixed, x)
+    want = fc2(native.gated(fc1(norms[1](middle))), middle)
+    one = native.EncoderStack([layer])(x, sequences)
+    torch.testing.assert_close(one, want, rtol=1e-6, atol=1e-6)
+    assert torch.equal(native.EncoderStack([layer] * 2)(x, sequences), native.EncoderStack([layer])(one, sequences))
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float16])
+def test_a_sequence_is_encoded_alike_among_any_others(dtype):
+    """To the bit, by any number of threads; what is no number spoils its own sequence alone."""
+    norms, weights = encoder_parts(2, 64, 512, dtype, clamps=True)
+    draw = torch.Generator().manual_seed(1)
+    x, angles = torch.randn(sum(LENGTHS), 128, generator=draw), torch.rand(max(LENGTHS), 8, generator=draw)
+    stack = native.EncoderStack([native.EncoderLayer(norms, weights, 2)] * 2)
+    together = stack(x, native.Sequences(LENGTHS, angles))
+    parts = list(zip(x.split(LENGTHS), together.split(LENGTHS), strict=True))
+    for own, among in parts:
+        assert torch.equal(stack(own, native.Sequences([len(own)], angles)), among)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(stack(x, native.Sequences(LENGTHS, angles)), together)
+    finally:
+        torch.set_num_threads(threads)
+    x[7, 3] = float("nan")  # in the third
+    spoilt = stack(x, native.Sequences(LENGTHS, angles)).split(LENGTHS)
+    for place, (_, among) in enumerate(parts):
+        assert spoilt[place].isnan().all() if place == 2 else torch.equal(spoilt[place], among)
+
+
+@pytest.mark.skipif(not native.is_wide(), reason="no AVX512-VNNI, or no kernels for it")
+@pytest.mark.parametrize("dtype", [torch.int8, *native.FLOATS])
+def test_wider_kernels_encode_the_same_bits(dtype):
+    """In a process of their own, the others do."""
+    draw = torch.Generator().manual_seed(1)
+    x, angles = torch.randn(sum(LENGTHS), 120, generator=draw), torch.rand(max(LENGTHS), 8, generator=draw)
+    norms, weights = encoder_parts(3, 40, 80, dtype)
+    made = native.EncoderStack([native.EncoderLayer(norms, weights, 3)])(x, native.Sequences(LENGTHS, angles))
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import torch; from test_native import *; assert not native.is_wide();"
+        "draw = torch.Generator().manual_seed(1); x = torch.randn(sum(LENGTHS), 120, generator=draw);"
+        f"angles = torch.rand(max(LENGTHS), 8, generator=draw); parts = encoder_parts(3, 40, 80, {dtype});"
+        "stack = native.EncoderStack([native.EncoderLayer(*parts, 3)]);"
+        "sys.stdout.buffer.write(stack(x, native.Sequences(LENGTHS, angles)).numpy().tobytes())"
+    )
+    env = {**os.environ, "CLVP_NATIVE": "avx2"}
+    other = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, cwd=Path(__file__).parents[1])
+    assert other.stdout == made.numpy().tobytes(), other.stderr
+
+
 def test_tensors_of_a_slab_have_their_own_memory():
     """Each begins a line, none reaches into another, and one too large for a slab has its own mapping."""
     sizes = (1, 64, 1000, pages.SLAB // 2 + 1, 3, pages.PAGE)
@@ -315,6 +436,7 @@ def test_what_the_kernels_do_not_take():
     assert native.multiplies(torch.float32, 40) and not native.multiplies(torch.float16, 36)
     assert not native.multiplies(torch.bfloat16, 48)
     assert not native.attends(36) and not native.attends(136)
+    assert native.takes(40, 64) == (not native.is_outdone()) and not native.takes(40, 36)
 
 
 def test_they_can_be_left_out():
