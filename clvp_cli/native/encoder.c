@@ -194,7 +194,7 @@ static Bench bench_of(char *memory, size_t *size, int64_t width, int64_t longest
         bench.many = cut(&memory, size, rows * layer->fc1.out);
         bench.gated = cut(&memory, size, rows * layer->fc2.in);
         bench.laid.numbers = cut(&memory, size, rows * widest / 2);
-        bench.laid.rounded = (Rounded *)cut(&memory, size, rows * 2);
+        bench.laid.rounded = (Rounded *)cut(&memory, size, rows * sizeof(Rounded) / sizeof(float));
     }
     return bench;
 }

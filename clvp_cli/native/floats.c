@@ -5,15 +5,19 @@
 #define TWO 2 /* bfloat16 are multiplied in pairs */
 
 /* Inputs k and k + 1 of a row lie together, those of all rows next to each other. */
-void lay_brains(const float *x, int64_t rows, int64_t in, char *laid)
+void lay_brains(const float *x, int64_t m, int64_t last, int64_t in, Laid room)
 {
-    for (int64_t r = 0; r < rows; r++, x += in)
+    for (int64_t first = m; m < last; m++) {
+        first = m - first < MOST ? first : m;
+        const int64_t beside = last - first < MOST ? last - first : MOST;
+        int32_t *row = (int32_t *)laid_at(room, first, in) + m - first;
         for (int64_t k = 0; k < in; k += LANES) {
             int32_t pairs[LANES / TWO];
-            _mm_storeu_si128((__m128i *)pairs, shortened(x + k));
+            _mm_storeu_si128((__m128i *)pairs, shortened(x + m * in + k));
             for (int i = 0; i < LANES / TWO; i++)
-                ((int32_t *)laid)[(k / TWO + i) * rows + r] = pairs[i];
+                row[(k / TWO + i) * beside] = pairs[i];
         }
+    }
 }
 
 /* sums += `count` lines of blocks at w, `apart` bytes from each other, of numbers in so many bits, times rows at a,
@@ -57,7 +61,7 @@ static __attribute__((noinline)) void finish_all(const Product *p, int rows, int
 INLINE void block(const Product *p, const int rows, const int blocks, Band band, int64_t m, int64_t j, Asked asked)
 {
     const Weight *w = p->w;
-    const char *laid = (const char *)p->rows.numbers + m * laid_bytes(w) + band.k / TWO * rows * sizeof(float);
+    const char *laid = laid_at(p->rows, m, w->in) + band.k / TWO * rows * sizeof(float);
     const char *x = (const char *)(p->x + m * w->in + band.k);
     const char *numbers = numbers_at(w, band.k, j);
     const int64_t apart = band.depth * BLOCK * size_of(w), count = apart / LINE;

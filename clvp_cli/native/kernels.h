@@ -38,10 +38,11 @@ typedef struct {
     int64_t bits, brain, in, out;
 } Weight;
 
-/* How a row is rounded: what one of its whole numbers counts, and whether these have 14 bits and not 8. */
+/* How a row is rounded: what one of its whole numbers counts, and whether these have 14 bits and not 8; and which it is. */
 typedef struct {
     float step;
     int32_t fine;
+    int64_t row;
 } Rounded;
 
 /* Room for rows as they are multiplied: whole numbers in two bytes, and how each is rounded; or bfloat16. Other floats

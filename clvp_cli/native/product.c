@@ -61,14 +61,10 @@ static int64_t share(const Weight *w, int64_t thread)
 /* Rows from m to last are laid as they are multiplied; floats as they are. */
 static void lay(const Weight *w, const float *x, int64_t m, int64_t last, Laid room)
 {
-    for (; m < last && (w->bits == 8 || w->brain); m += MOST) {
-        const int64_t some = last - m < MOST ? last - m : MOST;
-        char *laid = (char *)room.numbers + m * laid_bytes(w);
-        if (w->bits == 8)
-            lay_whole(x + m * w->in, some, w->in, laid, room.rounded + m);
-        else
-            lay_brains(x + m * w->in, some, w->in, laid);
-    }
+    if (w->bits == 8)
+        lay_whole(x, m, last, w->in, room);
+    else if (w->brain)
+        lay_brains(x, m, last, w->in, room);
 }
 
 /* Rows from m to last of outputs from start to over; `then` is what is asked for behind these. */
@@ -123,7 +119,7 @@ void multiply_alone(const Weight *w, const float *x, int64_t rows, const float *
 /* The bytes of rows, laid to be multiplied. */
 size_t room_for_rows(const Weight *w, int64_t rows)
 {
-    return (size_t)rows * laid_bytes(w);
+    return (size_t)rows * w->in * sizeof(int16_t);
 }
 
 /* `multiply` by so many threads. Returns 0, or 1 where no memory is left. */

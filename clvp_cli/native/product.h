@@ -55,9 +55,10 @@ typedef struct {
     const char *far;
 } Asked;
 
-/* Lay x (rows, in), at the most MOST rows, which are multiplied together, at `laid`. */
-void lay_whole(const float *x, int64_t rows, int64_t in, char *laid, Rounded *rounded);
-void lay_brains(const float *x, int64_t rows, int64_t in, char *laid);
+/* Lay rows m to last of x (…, in) as they are multiplied, MOST together, from place m on; whole ones in an order of their
+own, which `rounded` tells. */
+void lay_whole(const float *x, int64_t m, int64_t last, int64_t in, Laid room);
+void lay_brains(const float *x, int64_t m, int64_t last, int64_t in, Laid room);
 
 /* Sums of the band's inputs, of rows from m on and as many blocks of outputs from j on → y. */
 void block_of_whole(const Product *p, int64_t rows, int64_t blocks, Band band, int64_t m, int64_t j, Asked asked);
@@ -69,10 +70,10 @@ INLINE int64_t size_of(const Weight *w)
     return w->bits / 8;
 }
 
-/* Bytes of a row as it is laid. */
-INLINE int64_t laid_bytes(const Weight *w)
+/* Where the row is laid that is multiplied first of those in place m. */
+INLINE char *laid_at(Laid room, int64_t m, int64_t in)
 {
-    return w->in * sizeof(int16_t);
+    return (char *)room.numbers + m * in * sizeof(int16_t);
 }
 
 /* Outputs, the last block filled up. */
@@ -93,13 +94,13 @@ INLINE const char *numbers_at(const Weight *w, int64_t k, int64_t j)
     return (const char *)w->numbers + (k * filled(w) + depth_at(w, k) * (j / BLOCK * BLOCK)) * size_of(w);
 }
 
-/* Row m's sums of a block of outputs from j on → y: the first inputs' with bias and residual, others' onto what is
+/* The sums in place m, of a block of outputs from j on, → y: the first inputs' with bias and residual, others' onto what is
 there. Whole numbers are scaled. Behind the last output there is nothing. */
 INLINE void finish(const Product *p, int64_t m, int64_t j, Sums sums, int first)
 {
     const Weight *w = p->w;
     const float *bias = first ? w->bias : NULL, *residual = first ? p->residual : p->y;
-    const int64_t at = m * w->out + j;
+    const int64_t at = (w->scale ? p->rows.rounded[m].row : m) * w->out + j;
     if (w->scale)
         sums = sums * loaded(w->scale + j) * repeated(p->rows.rounded[m].step);
     if (j + BLOCK <= w->out) {

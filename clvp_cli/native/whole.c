@@ -49,30 +49,33 @@ INLINE int64_t laid_row(const float *x, int64_t in, float step, char *laid, int6
     return sum;
 }
 
-/* The digits that numbers of these rows are laid in: as many as one of them needs. */
-static int digits_of(const Rounded *rounded, int64_t rows)
+/* Row m of x in this place of those from `first` to last, rounded by `step`. */
+static int64_t laid_in(const float *x, int64_t m, int64_t in, float step, Laid room, int64_t first, int64_t place,
+                       int64_t last, const int digits)
 {
-    for (int64_t r = 0; r < rows; r++)
-        if (rounded[r].fine)
-            return DIGITS;
-    return 1;
+    const int64_t most = MOST / digits, start = first + (place - first) / most * most;
+    const int64_t beside = last - start < most ? last - start : most;
+    return laid_row(x + m * in, in, step, laid_at(room, start, in), place - start, beside, digits);
 }
 
-void lay_whole(const float *x, int64_t rows, int64_t in, char *laid, Rounded *rounded)
+/* Rows of 8 bits stand before those of 14, so that few of them are multiplied beside these, in as many digits. */
+void lay_whole(const float *x, int64_t m, int64_t last, int64_t in, Laid room)
 {
-    for (int64_t r = 0; r < rows; r++) {
-        const float high = largest(x + r * in, in);
-        const int64_t sum = laid_row(x + r * in, in, high / SHORT, laid, r, rows, 1);
-        const int fine = sum * CREST < (int64_t)SHORT * in;
-        rounded[r] = (Rounded){high / (fine ? LONG : SHORT), fine};
+    const int64_t first = m;
+    int64_t coarse = m, fine = last;
+    for (; m < last; m++) {
+        const float high = largest(x + m * in, in);
+        const int64_t sum = laid_in(x, m, in, high / SHORT, room, first, coarse, last, 1);
+        if (sum * CREST < (int64_t)SHORT * in)
+            room.rounded[--fine] = (Rounded){high / LONG, 1, m};
+        else
+            room.rounded[coarse++] = (Rounded){high / SHORT, 0, m};
     }
-    if (digits_of(rounded, rows) == 1 && DIGITS > 1)
+    if (coarse == last)
         return;
-    const int64_t most = MOST / DIGITS;
-    for (int64_t r = 0; r < rows; r++) {
-        const int64_t first = r / most * most, beside = rows - first < most ? rows - first : most;
-        if (DIGITS > 1 || rounded[r].fine)
-            laid_row(x + r * in, in, rounded[r].step, laid + first * in * sizeof(int16_t), r - first, beside, DIGITS);
+    for (int64_t place = DIGITS > 1 ? first + (coarse - first) / MOST * MOST : coarse; place < last; place++) {
+        const Rounded row = room.rounded[place];
+        laid_in(x, row.row, in, row.step, room, first, place, last, DIGITS);
     }
 }
 
@@ -116,7 +119,7 @@ INLINE void block(const Product *p, const int rows, const int blocks, int digits
     const Weight *w = p->w;
     const int pieces = blocks * TOGETHER;
     digits = rows % 2 ? 1 : digits; /* which gcc does not know */
-    const char *a = (const char *)p->rows.numbers + m * laid_bytes(w) + band.k / QUAD * rows * QUAD_BYTES;
+    const char *a = laid_at(p->rows, m, w->in) + band.k / QUAD * rows * QUAD_BYTES;
     const char *numbers = numbers_at(w, band.k, j) + j % BLOCK * QUAD;
     const int32_t *starts = w->starts + band.k / DEPTH * filled(w) + j;
     Whole sums[MOST][PIECES];
@@ -137,7 +140,7 @@ INLINE void block(const Product *p, const int rows, const int blocks, int digits
 
 void block_of_whole(const Product *p, int64_t rows, int64_t blocks, Band band, int64_t m, int64_t j, Asked asked)
 {
-    const int digits = digits_of(p->rows.rounded + m, rows);
+    const int digits = p->rows.rounded[m + rows - 1].fine ? DIGITS : 1;
     for (int64_t last = m + rows, most = MOST / digits; m < last; m += most) {
         const int64_t some = (last - m < most ? last - m : most) * digits;
         BY_BLOCKS(blocks, WHOLE, some, p, digits, band, m, j, asked)
