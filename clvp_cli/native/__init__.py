@@ -61,8 +61,9 @@ class Weight:
     """A weight (out, in) that rows are multiplied with, its bias (out,) added; all contiguous.
 
     The weight is int8, and scale (out,) what a whole number counts in each output; rows are rounded to 8 bits of their
-    largest, or to 14 where that is far above the others. Or it is one of FLOATS, without a scale; or bfloat16, to which rows are rounded then. What is kept is a
-    copy, in `dtype` if one is given; in float16, what is too large for it is the largest that it has.
+    largest, or to 14 where that is far above the others. Or it is one of FLOATS, without a scale; or bfloat16, to which
+    rows are rounded then. What is kept is a copy, in `dtype` if one is given; in float16, what is too large for it is
+    the largest that it has.
     """
 
     def __init__(
@@ -192,7 +193,7 @@ class Sequences:
 
     Args:
         lengths: how many positions each has.
-        angles: (the longest, k): by these, numbers i and i + k of each head's queries, keys and values turn; k may be 0.
+        angles: (the longest, k): by these, numbers i and i + k of a head's queries, keys and values turn; k may be 0.
     """
 
     def __init__(self, lengths: Sequence[int], angles: Tensor) -> None:

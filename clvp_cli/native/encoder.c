@@ -20,8 +20,8 @@ typedef struct {
     int64_t heads;
 } EncoderLayer;
 
-/* `count` sequences, one from each of starts (count + 1) to the next; and the angles' cosines and sines (positions, half)
-by which position t turns numbers i and i + half of its queries, keys and values. */
+/* `count` sequences, one from each of starts (count + 1) to the next; and the angles' cosines and sines (positions,
+half) by which position t turns numbers i and i + half of its queries, keys and values. */
 typedef struct {
     const int64_t *starts;
     int64_t count;
@@ -74,7 +74,8 @@ static void gate(const float *both, int64_t rows, int64_t width, float *out)
 {
     for (; rows > 0; rows--, both += 2 * width, out += width)
         for (int64_t i = 0; i < width; i += LANES)
-            _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_loadu_ps(both + i), gelu(_mm256_loadu_ps(both + width + i))));
+            _mm256_storeu_ps(out + i,
+                             _mm256_mul_ps(_mm256_loadu_ps(both + i), gelu(_mm256_loadu_ps(both + width + i))));
 }
 
 /* One position's numbers of a head, turned as its place demands. */
@@ -97,8 +98,8 @@ INLINE int64_t places(int64_t length)
     return (length + LANES + BLOCK - 1) / BLOCK * BLOCK;
 }
 
-/* All positions of a sequence in one head. Keys are a weight (positions, width) that queries are multiplied with, values
-one (width, positions) for what queries weigh; nothing stands behind the last position of either.
+/* All positions of a sequence in one head. Keys are a weight (positions, width) that queries are multiplied with,
+values one (width, positions) for what queries weigh; nothing stands behind the last position of either.
 
 qkv, of the first position (3, heads, width), the queries scaled → out, likewise (heads, width). */
 static void attend_all(const float *qkv, int64_t length, int64_t heads, int64_t width, int64_t head,
@@ -204,7 +205,8 @@ wide. Returns 0, or 1 where no memory is left. */
 EXPORTED int clvp_encode(const EncoderLayer *layers, int64_t count, const Sequences *all, float *x, int threads)
 {
     const int64_t rows = all->starts[all->count], width = layers->qkv.in, heads = layers->heads;
-    const int64_t fitting = ROOM / sizeof(float) / layers->fc1.out / MOST * MOST, panel = fitting > MOST ? fitting : MOST;
+    const int64_t fitting = ROOM / sizeof(float) / layers->fc1.out / MOST * MOST;
+    const int64_t panel = fitting > MOST ? fitting : MOST;
     const int64_t longest = longest_of(all), head = width / heads;
     size_t of_bench;
     bench_of(NULL, &of_bench, head, longest, layers, panel);
@@ -241,8 +243,8 @@ EXPORTED int clvp_encode(const EncoderLayer *layers, int64_t count, const Sequen
     return 0;
 }
 
-/* What lies between products, where these are others' than ours. `attend_each` by so many threads: returns 0, or 1 where
-no memory is left. */
+/* What lies between products, where these are others' than ours: `attend_each` by so many threads. Returns 0, or 1
+where no memory is left. */
 EXPORTED int clvp_attend_all(const float *qkv, int64_t heads, int64_t width, const Sequences *all, float *out,
                              int threads)
 {

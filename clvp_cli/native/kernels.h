@@ -38,7 +38,7 @@ typedef struct {
     int64_t bits, brain, in, out;
 } Weight;
 
-/* How a row is rounded: what one of its whole numbers counts, and whether these have 14 bits and not 8; and which it is. */
+/* How a row is rounded: what one of its whole numbers counts, whether these have 14 bits and not 8, and which it is. */
 typedef struct {
     float step;
     int32_t fine;

@@ -55,8 +55,8 @@ typedef struct {
     const char *far;
 } Asked;
 
-/* Lay rows m to last of x (…, in) as they are multiplied, MOST together, from place m on; whole ones in an order of their
-own, which `rounded` tells. */
+/* Lay rows m to last of x (..., in) as they are multiplied, MOST together, from place m on; whole ones in an order of
+their own, which `rounded` tells. */
 void lay_whole(const float *x, int64_t m, int64_t last, int64_t in, Laid room);
 void lay_brains(const float *x, int64_t m, int64_t last, int64_t in, Laid room);
 
@@ -94,8 +94,8 @@ INLINE const char *numbers_at(const Weight *w, int64_t k, int64_t j)
     return (const char *)w->numbers + (k * filled(w) + depth_at(w, k) * (j / BLOCK * BLOCK)) * size_of(w);
 }
 
-/* The sums in place m, of a block of outputs from j on, → y: the first inputs' with bias and residual, others' onto what is
-there. Whole numbers are scaled. Behind the last output there is nothing. */
+/* The sums in place m, of a block of outputs from j on, → y: the first inputs' with bias and residual, others' onto what
+is there. Whole numbers are scaled. Behind the last output there is nothing. */
 INLINE void finish(const Product *p, int64_t m, int64_t j, Sums sums, int first)
 {
     const Weight *w = p->w;

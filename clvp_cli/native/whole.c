@@ -22,8 +22,8 @@ static float largest(const float *x, int64_t in)
     return largest_of(eight) + across(_mm256_mul_ps(eight, _mm256_setzero_ps()));
 }
 
-/* The row x (in), rounded by `step`, as the r-th of `beside` rows at `laid`. Returns the sum of its whole numbers without
-their signs. */
+/* The row x (in), rounded by `step`, as the r-th of `beside` rows at `laid`. Returns the sum of its whole numbers
+without their signs. */
 INLINE int64_t laid_row(const float *x, int64_t in, float step, char *laid, int64_t r, int64_t beside, const int digits)
 {
     const __m256 of_one = _mm256_set1_ps(1.0f / step);
