@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from clvp_cli import native
+from clvp_cli.model.encoder import turns
 from clvp_cli.native import loading, pages
 
 needs_kernels = pytest.mark.skipif(native.kernels() is None, reason="the kernels are not built, or no AVX2")
@@ -328,14 +329,14 @@ def test_a_sequence_attends_to_all_of_itself(heads, width, half):
     draw = torch.Generator().manual_seed(0)
     qkv = torch.randn(sum(LENGTHS), 3, heads, width, generator=draw) / 3
     angles = torch.rand(max(LENGTHS), half, generator=draw) * 7
-    found = native.Sequences(LENGTHS, angles).attend(qkv)
+    found = native.Sequences(LENGTHS, *turns(angles)).attend(qkv)
     start = 0
     for length in LENGTHS:
         own = qkv[start : start + length]
         q, k, v = (turned(part, angles[:length].double()).transpose(0, 1) for part in own.double().unbind(1))
         want = (q @ k.transpose(1, 2)).softmax(-1) @ v
         torch.testing.assert_close(found[start : start + length].double(), want.transpose(0, 1), rtol=1e-4, atol=3e-6)
-        assert torch.equal(native.Sequences([length], angles).attend(own), found[start : start + length])
+        assert torch.equal(native.Sequences([length], *turns(angles)).attend(own), found[start : start + length])
         start += length
 
 
@@ -364,7 +365,7 @@ def test_an_encoders_layer_is_its_parts(heads, width, inner, dtype):
     qkv, out, fc1, fc2 = weights
     draw = torch.Generator().manual_seed(1)
     x, angles = torch.randn(sum(LENGTHS), heads * width, generator=draw), torch.rand(max(LENGTHS), 8, generator=draw)
-    sequences, layer = native.Sequences(LENGTHS, angles), native.EncoderLayer(norms, weights, heads)
+    sequences, layer = native.Sequences(LENGTHS, *turns(angles)), native.EncoderLayer(norms, weights, heads)
     mixed = sequences.attend(qkv(norms[0](x)).view(len(x), 3, heads, width)).view_as(x)
     middle = out(mixed, x)
     want = fc2(native.gated(fc1(norms[1](middle))), middle)
@@ -381,18 +382,18 @@ def test_a_sequence_is_encoded_alike_among_any_others(dtype):
     draw = torch.Generator().manual_seed(1)
     x, angles = torch.randn(sum(LENGTHS), 128, generator=draw), torch.rand(max(LENGTHS), 8, generator=draw)
     stack = native.EncoderStack([native.EncoderLayer(norms, weights, 2)] * 2)
-    together = stack(x, native.Sequences(LENGTHS, angles))
+    together = stack(x, native.Sequences(LENGTHS, *turns(angles)))
     parts = list(zip(x.split(LENGTHS), together.split(LENGTHS), strict=True))
     for own, among in parts:
-        assert torch.equal(stack(own, native.Sequences([len(own)], angles)), among)
+        assert torch.equal(stack(own, native.Sequences([len(own)], *turns(angles))), among)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        assert torch.equal(stack(x, native.Sequences(LENGTHS, angles)), together)
+        assert torch.equal(stack(x, native.Sequences(LENGTHS, *turns(angles))), together)
     finally:
         torch.set_num_threads(threads)
     x[7, 3] = float("nan")  # in the third
-    spoilt = stack(x, native.Sequences(LENGTHS, angles)).split(LENGTHS)
+    spoilt = stack(x, native.Sequences(LENGTHS, *turns(angles))).split(LENGTHS)
     for place, (_, among) in enumerate(parts):
         assert spoilt[place].isnan().all() if place == 2 else torch.equal(spoilt[place], among)
 
@@ -404,13 +405,13 @@ def test_wider_kernels_encode_the_same_bits(dtype):
     draw = torch.Generator().manual_seed(1)
     x, angles = torch.randn(sum(LENGTHS), 120, generator=draw), torch.rand(max(LENGTHS), 8, generator=draw)
     norms, weights = encoder_parts(3, 40, 80, dtype)
-    made = native.EncoderStack([native.EncoderLayer(norms, weights, 3)])(x, native.Sequences(LENGTHS, angles))
+    made = native.EncoderStack([native.EncoderLayer(norms, weights, 3)])(x, native.Sequences(LENGTHS, *turns(angles)))
     code = (
         "import sys; sys.path.insert(0, 'tests'); import torch; from test_native import *; assert not native.is_wide();"
         "draw = torch.Generator().manual_seed(1); x = torch.randn(sum(LENGTHS), 120, generator=draw);"
         f"angles = torch.rand(max(LENGTHS), 8, generator=draw); parts = encoder_parts(3, 40, 80, {dtype});"
         "stack = native.EncoderStack([native.EncoderLayer(*parts, 3)]);"
-        "sys.stdout.buffer.write(stack(x, native.Sequences(LENGTHS, angles)).numpy().tobytes())"
+        "sys.stdout.buffer.write(stack(x, native.Sequences(LENGTHS, *turns(angles))).numpy().tobytes())"
     )
     env = {**os.environ, "CLVP_NATIVE": "avx2"}
     other = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, cwd=Path(__file__).parents[1])

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..config import ClvpEncoderConfig, PublishedConfig
 from .conditioning import group_norm_groups
-from .encoder import ClvpEncoderLayer, rotary_angles, rotate
+from .encoder import ClvpEncoderLayer, rotary_angles, rotate, turns
 from .layers import ClvpSelfAttention, MaskedAttend
 
 
@@ -69,7 +69,7 @@ class CvvpTower(nn.Module):
         """(B, S, D) → (B, D), of length one."""
         positions = torch.arange(x.shape[1], device=x.device).unsqueeze(0)
         angles = rotary_angles(self.config, positions).unsqueeze(1)  # (1, 1, S, rotary_dim)
-        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        cos, sin = turns(angles, x.dtype)
         plain = MaskedAttend()
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

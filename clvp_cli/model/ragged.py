@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import native
-from .encoder import Encoder, rotary_angles, rotate
+from .encoder import Encoder, rotary_angles, rotate, turns
 from .packed import NativeAttendAll, attends_all_natively, native_encoder
 
 
@@ -33,7 +33,7 @@ def ragged_hidden(encoder: Encoder, groups: Sequence[Tensor]) -> list[Tensor]:
 
 def _natively(encoder: Encoder, x: Tensor, groups: Sequence[Tensor]) -> Tensor:
     """All layers in one call of our own kernels, or those of them that there are for each layer."""
-    sequences = native.Sequences([len(row) for group in groups for row in group], _turns(encoder, groups))
+    sequences = native.Sequences([len(row) for group in groups for row in group], *_turns(encoder, groups))
     stack = native_encoder(encoder)
     if stack is not None:
         return stack(x, sequences)
@@ -43,12 +43,12 @@ def _natively(encoder: Encoder, x: Tensor, groups: Sequence[Tensor]) -> Tensor:
     return x
 
 
-def _turns(encoder: Encoder, groups: Sequence[Tensor]) -> Tensor:
-    """The angles (T, k) by which k pairs of numbers turn, up to the longest."""
+def _turns(encoder: Encoder, groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, k) of the angles by which k pairs of numbers turn, up to the longest."""
     longest = max(group.shape[1] for group in groups)
     if not encoder.config.use_rotary_embedding:
-        return torch.empty(longest, 0)
-    return rotary_angles(encoder.config, torch.arange(longest)).chunk(2, dim=-1)[0]
+        return torch.empty(longest, 0), torch.empty(longest, 0)
+    return turns(rotary_angles(encoder.config, torch.arange(longest)).chunk(2, dim=-1)[0])
 
 
 class RaggedAttend:
@@ -59,8 +59,7 @@ class RaggedAttend:
         self.angles: tuple[Tensor, Tensor] | None = None
         if encoder.config.use_rotary_embedding:
             angles = rotary_angles(encoder.config, places.unsqueeze(0)).unsqueeze(1)  # (1, 1, S, rotary_dim)
-            dtype = encoder.token_embedding.weight.dtype
-            self.angles = angles.cos().to(dtype), angles.sin().to(dtype)
+            self.angles = turns(angles, encoder.token_embedding.weight.dtype)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (1, H, S, d)
         if self.angles is not None:

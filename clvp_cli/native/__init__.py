@@ -193,16 +193,16 @@ class Sequences:
 
     Args:
         lengths: how many positions each has.
-        angles: (the longest, k): by these, numbers i and i + k of a head's queries, keys and values turn; k may be 0.
+        cosines, sines: (the longest, k), of the angles by which numbers i and i + k of a head's queries, keys and
+            values turn; k may be 0.
     """
 
-    def __init__(self, lengths: Sequence[int], angles: Tensor) -> None:
-        assert len(angles) >= max(lengths)
+    def __init__(self, lengths: Sequence[int], cosines: Tensor, sines: Tensor) -> None:
+        assert len(cosines) >= max(lengths) and cosines.shape == sines.shape
         self.positions = sum(lengths)
-        starts = torch.tensor((0, *lengths)).cumsum(0)
-        self.kept = starts, angles.cos().contiguous(), angles.sin().contiguous()
+        self.kept = torch.tensor((0, *lengths)).cumsum(0), cosines.contiguous(), sines.contiguous()
         at, *turns = map(address, self.kept)
-        self.described = CSequences(at, len(lengths), *turns, angles.shape[1])
+        self.described = CSequences(at, len(lengths), *turns, cosines.shape[1])
         self.address = ctypes.addressof(self.described)
 
     def attend(self, qkv: Tensor) -> Tensor:
