@@ -51,6 +51,15 @@ def test_each_sequence_is_heard_alone(rotary, act, norm, kind):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=near)
 
 
+def test_an_encoder_without_layers_is_its_final_norm():
+    """Packed too, when there is nothing to pack."""
+    encoder = Encoder(dataclasses.replace(CONFIG, num_hidden_layers=0)).requires_grad_(False)
+    ids = torch.randint(0, 100, (2, 5))
+    want = encoder.final_layer_norm(encoder.token_embedding(ids))
+    assert torch.equal(ragged_hidden(encoder, [ids])[0], want)
+    assert torch.equal(ragged_hidden(pack_encoder(encoder, "int8"), [ids])[0], want)
+
+
 def test_passes_hold_every_bucket_once_and_stay_small():
     """Buckets are put together up to the budget of codes and of rows, in order, none lost."""
     rows = [np.zeros(length, dtype=np.int64) for length in np.random.default_rng(0).integers(1, 500, 200)]

@@ -220,10 +220,10 @@ class NativeAttendAll(AttendOne):
 
 def attends_all_natively(encoder: Encoder) -> bool:
     """Whether a packed encoder's sequences are attended to by our own kernel."""
-    first, width = encoder.layers[0], encoder.config.hidden_size // encoder.config.num_attention_heads
-    weight = encoder.token_embedding.weight
-    packed_here = isinstance(first, PackedEncoderLayer) and _is_native(weight.dtype, weight)
-    return packed_here and native.attends(width)
+    layers, weight = encoder.layers, encoder.token_embedding.weight
+    if not len(layers) or not isinstance(layers[0], PackedEncoderLayer) or not _is_native(weight.dtype, weight):
+        return False
+    return native.attends(encoder.config.hidden_size // encoder.config.num_attention_heads)
 
 
 @torch.no_grad()
