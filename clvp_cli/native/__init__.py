@@ -1,4 +1,4 @@
-"""A step's own kernels in C, where they were built and the processor has AVX2; whoever asks has another way if not.
+"""Kernels in C for steps and encoders, where they were built and the processor has AVX2; else there is another way.
 
 Owns the bindings; kernels.h says what is computed, build.py how it is compiled, loading.py which build runs. float32 in
 and out, on the CPU.

@@ -1,5 +1,5 @@
-/* What a decoder's step is made of, on x86 with AVX2 or AVX512-VNNI: products with weights of 8, 16 or 32 bits,
-attention over keys and values of 16 or 32, and a whole layer of both.
+/* What a decoder's step and an encoder are made of, on x86 with AVX2 or AVX512-VNNI: products with weights of 8, 16 or
+32 bits, attention over keys and values of 16 or 32, and whole layers of both.
 
 Plain functions on memory that the caller owns, bound by __init__.py; nothing here allocates for longer than a call.
 A row's result depends on no other row and on no number of threads: whole sums are exact in any order, and what is
