@@ -241,7 +241,7 @@ class Core:
 
     def _encoder(self, part: str, config: ClvpEncoderConfig) -> Encoder:
         from .model.encoder import Encoder
-        from .model.packed import pack_encoder
+        from .model.packed_encoder import pack_encoder
 
         if self.settings.scoring.rms_norm == "clamp":
             config = dataclasses.replace(config, rms_norm="clamp")

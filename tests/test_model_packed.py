@@ -15,7 +15,8 @@ from clvp_cli.generation.engine import Prompt, generate
 from clvp_cli.model.decoder import CodeDecoder
 from clvp_cli.model.encoder import Encoder
 from clvp_cli.model.initialise import initialise
-from clvp_cli.model.packed import cache_dtype, least_queries, least_rows, pack_decoder, pack_encoder
+from clvp_cli.model.packed import cache_dtype, least_queries, least_rows, pack_decoder
+from clvp_cli.model.packed_encoder import pack_encoder
 from clvp_cli.model.precision import WORTH_HALVING, precision
 from clvp_cli.model.products import (
     FEW_ROWS,

@@ -12,7 +12,7 @@ from clvp_cli import native
 from clvp_cli.config import ClvpEncoderConfig
 from clvp_cli.model.encoder import Encoder
 from clvp_cli.model.initialise import initialise
-from clvp_cli.model.packed import native_encoder, pack_encoder
+from clvp_cli.model.packed_encoder import native_encoder, pack_encoder
 from clvp_cli.model.ragged import ragged_hidden
 from clvp_cli.signals import speech
 

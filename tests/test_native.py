@@ -224,6 +224,14 @@ def test_a_row_attends_alike_among_any_rows():
     assert got[2, 1].isnan().all() and torch.equal(got[[0, 1, 3, 4]], whole[[0, 1, 3, 4]])
 
 
+def in_type(full, dtype):
+    """A weight in floats, or as whole numbers and their scales."""
+    if dtype != torch.int8:
+        return full.to(dtype), None
+    scale = full.abs().amax(1) / 127
+    return (full / scale[:, None]).round().to(dtype), scale
+
+
 def layer_parts(heads, width, inner, dtype):
     """Norms and weights of a layer, in 8 bits or in floats."""
     draw = torch.Generator().manual_seed(width)
@@ -234,9 +242,7 @@ def layer_parts(heads, width, inner, dtype):
         norm.bias.data = torch.randn(size, generator=draw)
     weights = []
     for outputs, inputs in ((3 * size, size), (size, size), (inner, size), (size, inner)):
-        full = torch.randn(outputs, inputs, generator=draw) / inputs**0.5
-        scale = full.abs().amax(1) / 127 if dtype == torch.int8 else None
-        kept = full.to(dtype) if scale is None else (full / scale[:, None]).round().to(dtype)
+        kept, scale = in_type(torch.randn(outputs, inputs, generator=draw) / inputs**0.5, dtype)
         weights.append(native.Weight(kept, scale, torch.randn(outputs, generator=draw)))
     return norms, weights
 
@@ -304,9 +310,7 @@ def encoder_parts(heads, width, inner, dtype, clamps=False):
     size = heads * width
     norms = [native.RmsNorm(torch.randn(size, generator=draw), 1e-5, clamps=clamps) for _ in range(2)]
     _, weights = layer_parts(heads, width, inner, dtype)
-    full = torch.randn(2 * inner, size, generator=draw) / size**0.5
-    scale = full.abs().amax(1) / 127 if dtype == torch.int8 else None
-    kept = full.to(dtype) if scale is None else (full / scale[:, None]).round().to(dtype)
+    kept, scale = in_type(torch.randn(2 * inner, size, generator=draw) / size**0.5, dtype)
     return norms, [*weights[:2], native.Weight(kept, scale, None), weights[3]]
 
 

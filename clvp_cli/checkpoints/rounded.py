@@ -44,7 +44,7 @@ def rounded(infos: Mapping[str, TensorInfo], produce: Produce) -> tuple[dict[str
         fed = [each for each in _fed_alike(whole) if made[each] != infos[each]]
         if not fed and name in infos and made[name] == infos[name]:
             return produce(name)
-        from ..model.products import column_scales, rounded_rows
+        from ..model.rounding import column_scales, rounded_rows
 
         weight = produce(whole)
         columns = column_scales([_outputs_first(each, produce(each)) for each in fed]) if fed else 1.0

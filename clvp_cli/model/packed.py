@@ -1,7 +1,8 @@
-"""Layers rearranged for speed after loading: q, k and v in one matrix, each weight as its kernel wants it.
+"""A decoder rearranged for speed after loading: q, k and v in one matrix, each weight as its kernel wants it.
 
-Packing replaces a module's layers one by one and drops the originals, so that no second copy of the weights is ever
-held; what is packed cannot be saved again. Knows no files or settings. B batch, S positions, H heads, d head width.
+Encoders are packed of the same parts, by packed_encoder.py. Packing replaces a module's layers one by one and drops the
+originals, so that no second copy of the weights is ever held; what is packed cannot be saved again. Knows no files or
+settings. B batch, S positions, H heads, d head width.
 """
 
 from __future__ import annotations
@@ -15,28 +16,23 @@ from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .. import native
 from .decoder import ClvpDecoderLayer, CodeDecoder
-from .encoder import ClvpEncoderLayer, Encoder
-from .layers import LEAST_ROOT, Attend, AttendOne, ClvpRMSNorm, Conv1D
+from .layers import Attend, AttendOne, Conv1D
 from .products import (
     FEW_ROWS,
-    OURS,
     DigitsProduct,
     HalfHead,
     Kind,
     NativeProduct,
     Product,
     can_pack_halves,
-    column_scales,
     flowing,
     needs_company,
     product,
-    rounded_rows,
-    widened_rows,
 )
+from .rounding import column_scales, rounded_rows, widened_rows
 
 AT_ONCE = 4  # layers that are packed at the same time, if there are threads: each holds a copy of a weight
 M = TypeVar("M", bound=nn.Module)
@@ -116,7 +112,7 @@ class PackedAttention(nn.Module):
         return self.out.add(mixed, residual)
 
 
-def _all_ours(attn: PackedAttention, *mlp: Product) -> list[native.Weight] | None:
+def all_ours(attn: PackedAttention, *mlp: Product) -> list[native.Weight] | None:
     """The weights of a layer's four products, if each is our own kernel's, and attention, too."""
     ours = [part.times for part in (attn.qkv, attn.out, *mlp) if isinstance(part, NativeProduct)]
     return ours if len(ours) == 4 and native.attends(ours[1].inputs // attn.heads) else None
@@ -143,8 +139,8 @@ class PackedDecoderLayer(nn.Module):
     def __init__(self, layer: ClvpDecoderLayer, act: str, kind: Kind, dtype: torch.dtype) -> None:
         super().__init__()
         self.act = act
-        self.input_layernorm = _owned(layer.input_layernorm, dtype)
-        self.post_attention_layernorm = _owned(layer.post_attention_layernorm, dtype)
+        self.input_layernorm = owned(layer.input_layernorm, dtype)
+        self.post_attention_layernorm = owned(layer.post_attention_layernorm, dtype)
         attn, mlp = layer.attn, layer.mlp
         qkv = [attn.q_proj, attn.k_proj, attn.v_proj]
         if kind == "int8":
@@ -155,7 +151,7 @@ class PackedDecoderLayer(nn.Module):
         self.whole = self._whole()
 
     def _whole(self) -> native.Layer | None:
-        ours = _all_ours(self.attn, self.fc, self.proj)
+        ours = all_ours(self.attn, self.fc, self.proj)
         if ours is None or not cast(NativeProduct, self.fc).activates(self.act):
             return None
         return native.Layer((self.input_layernorm, self.post_attention_layernorm), ours, self.attn.heads)
@@ -163,67 +159,6 @@ class PackedDecoderLayer(nn.Module):
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         x = self.attn(self.input_layernorm(x), attend, x)
         return self.proj.add(self.fc.activated(self.post_attention_layernorm(x), self.act), x)
-
-
-class PackedEncoderLayer(nn.Module):
-    """A ClvpEncoderLayer for inference. `whole` is all of it for our own kernels, where they have each part."""
-
-    def __init__(self, layer: ClvpEncoderLayer, kind: Kind, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.norms = [_native_norm(_owned(norm, dtype)) for norm in (layer.input_rmsnorm, layer.post_attention_rmsnorm)]
-        self.activation_fn = layer.mlp.fc1.activation_fn
-        attn, mlp = layer.self_attn, layer.mlp
-        self.gates = self.activation_fn is F.gelu and _is_native(dtype, attn.out_proj.weight, mlp.fc2.in_features)
-        self.attn = PackedAttention(attn.heads, [attn.q_proj, attn.k_proj, attn.v_proj], attn.out_proj, kind, dtype)
-        self.fc1, self.fc2 = (packed(part, kind, dtype) for part in (mlp.fc1.proj, mlp.fc2))
-        self.whole = self._whole()
-
-    def _whole(self) -> native.EncoderLayer | None:
-        ours = _all_ours(self.attn, self.fc1, self.fc2)
-        norms = [norm for norm in self.norms if isinstance(norm, native.RmsNorm)]
-        if ours is None or not self.gates or len(norms) < len(self.norms):
-            return None
-        return native.EncoderLayer(norms, ours, self.attn.heads)
-
-    def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        before_attention, before_mlp = self.norms
-        x = self.attn(before_attention(x), attend, x)
-        both = self.fc1(before_mlp(x))
-        if self.gates:
-            return self.fc2.add(native.gated(both), x)
-        value, gate = both.chunk(2, dim=-1)
-        return self.fc2.add(value * self.activation_fn(gate), x)
-
-
-def _is_native(dtype: torch.dtype, near: Tensor, *widths: int) -> bool:
-    """Whether what lies between products is our own kernels', for activations of this type and widths."""
-    return dtype == torch.float32 and near.device.type == "cpu" and native.takes(*widths)
-
-
-def _native_norm(norm: ClvpRMSNorm) -> ClvpRMSNorm | native.RmsNorm:
-    weight, clamps = norm.weight.detach(), norm.kind == "clamp"
-    if not _is_native(weight.dtype, weight, len(weight)):
-        return norm
-    return native.RmsNorm(weight, LEAST_ROOT if clamps else norm.eps, clamps=clamps)
-
-
-@dataclass
-class NativeAttendAll(AttendOne):
-    """By our own kernel, within each of the sequences whose positions are the rows."""
-
-    sequences: native.Sequences
-
-    def joined(self, qkv: Tensor) -> Tensor:
-        """(positions, 3, H, d) → (positions, H, d)."""
-        return self.sequences.attend(qkv)
-
-
-def attends_all_natively(encoder: Encoder) -> bool:
-    """Whether a packed encoder's sequences are attended to by our own kernel."""
-    layers, weight = encoder.layers, encoder.token_embedding.weight
-    if not len(layers) or not isinstance(layers[0], PackedEncoderLayer) or not _is_native(weight.dtype, weight):
-        return False
-    return native.attends(encoder.config.hidden_size // encoder.config.num_attention_heads)
 
 
 @torch.no_grad()
@@ -234,7 +169,7 @@ def pack_decoder(decoder: CodeDecoder, kind: Kind, dtype: torch.dtype = torch.fl
     """
     dtype = flowing(kind, dtype)
     stack, act = decoder.stack, decoder.config.activation_function
-    _replace_each(stack.layers, lambda layer: PackedDecoderLayer(cast(ClvpDecoderLayer, layer), act, kind, dtype))
+    replace_each(stack.layers, lambda layer: PackedDecoderLayer(cast(ClvpDecoderLayer, layer), act, kind, dtype))
     _widen_table(stack.input_embeds_layer, rounds=kind == "int8")
     head = decoder.lm_head
     if kind in ("int8", "int4"):
@@ -242,7 +177,7 @@ def pack_decoder(decoder: CodeDecoder, kind: Kind, dtype: torch.dtype = torch.fl
     else:
         decoder.lm_head = product(kind, dtype, head.weight, head.bias)  # type: ignore[assignment]
     for part in (stack.input_embeds_layer, stack.position_embeds_layer, stack.layer_norm, decoder.final_norm):
-        _owned(part, dtype)
+        owned(part, dtype)
     return decoder
 
 
@@ -256,14 +191,14 @@ def _widen_table(table: nn.Embedding, *, rounds: bool) -> None:
     table.weight = nn.Parameter(widened_rows(levels, scales), requires_grad=False)
 
 
-def _owned(module: M, dtype: torch.dtype) -> M:
+def owned(module: M, dtype: torch.dtype) -> M:
     """The module with its tensors in `dtype` and in their own memory: one left in a mapped file keeps it all mapped."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(dtype, copy=True)
     return module
 
 
-def _replace_each(layers: nn.ModuleList, pack: Callable[[nn.Module], nn.Module]) -> None:
+def replace_each(layers: nn.ModuleList, pack: Callable[[nn.Module], nn.Module]) -> None:
     """Put in place of each layer what `pack` makes of it, a few at a time.
 
     Most of the kernels that rearrange a weight use one thread, whatever they are given.
@@ -285,21 +220,6 @@ def _return_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
-
-
-@torch.no_grad()
-def pack_encoder(encoder: Encoder, kind: Kind, dtype: torch.dtype = torch.float32) -> Encoder:
-    """Pack an encoder's layers in place; embedding, norms and projection stay as they are, in the flowing type.
-
-    It has many rows at once, which oneDNN multiplies faster in float32 and bfloat16 than our kernel does.
-    """
-    if kind in ("full", "brain"):
-        kind, dtype = "packed", OURS[kind]
-    dtype = flowing(kind, dtype)
-    _replace_each(encoder.layers, lambda layer: PackedEncoderLayer(cast(ClvpEncoderLayer, layer), kind, dtype))
-    for part in (encoder.token_embedding, encoder.final_layer_norm, encoder.projection):
-        _owned(part, dtype)
-    return encoder
 
 
 def flow_dtype(decoder: CodeDecoder) -> torch.dtype:
@@ -326,13 +246,6 @@ def native_layers(decoder: CodeDecoder) -> list[native.Layer] | None:
     layers = [cast(PackedDecoderLayer, layer).whole for layer in decoder.stack.layers]
     whole = [layer for layer in layers if layer is not None]
     return whole if len(whole) == len(layers) else None
-
-
-def native_encoder(encoder: Encoder) -> native.EncoderStack | None:
-    """A packed encoder's layers, if all of each is our own kernels'."""
-    layers = [layer.whole for layer in encoder.layers if isinstance(layer, PackedEncoderLayer)]
-    whole = [layer for layer in layers if layer is not None]
-    return native.EncoderStack(whole) if len(whole) == len(encoder.layers) else None
 
 
 def _in_full(decoder: CodeDecoder) -> bool:

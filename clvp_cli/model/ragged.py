@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .. import native
 from .encoder import Encoder, rotary_angles, rotate, turns
-from .packed import NativeAttendAll, attends_all_natively, native_encoder
+from .packed_encoder import NativeAttendAll, attends_all_natively, native_encoder
 
 
 def ragged_hidden(encoder: Encoder, groups: Sequence[Tensor]) -> list[Tensor]:

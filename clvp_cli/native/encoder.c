@@ -150,13 +150,6 @@ static void attend_each(const float *qkv, int64_t heads, int64_t width, const Se
     }
 }
 
-/* Rows are a thread's that it takes through what is theirs alone: from here to where the next one's begin. */
-static int64_t own(int64_t rows, int64_t thread)
-{
-    const int64_t start = (rows + MOST - 1) / MOST * thread / omp_get_num_threads() * MOST;
-    return start < rows ? start : rows;
-}
-
 static int64_t longest_of(const Sequences *all)
 {
     int64_t longest = 0;
@@ -218,7 +211,8 @@ EXPORTED int clvp_encode(const EncoderLayer *layers, int64_t count, const Sequen
     char *benches = memory + of_qkv + of_mixed;
 #pragma omp parallel num_threads(threads)
     {
-        const int64_t thread = omp_get_thread_num(), first = own(rows, thread), over = own(rows, thread + 1);
+        const int64_t thread = omp_get_thread_num(); /* takes these rows through what is theirs alone: */
+        const int64_t first = share_of(rows, MOST, thread), over = share_of(rows, MOST, thread + 1);
         const Bench bench = bench_of(benches + thread * of_bench, &(size_t){0}, head, longest, layers, panel);
         for (const EncoderLayer *layer = layers; layer < layers + count; layer++) {
             for (int64_t m = first; m < over; m += panel) {

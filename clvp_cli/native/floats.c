@@ -7,16 +7,16 @@
 /* Inputs k and k + 1 of a row lie together, those of all rows next to each other. */
 void lay_brains(const float *x, int64_t m, int64_t last, int64_t in, Laid room)
 {
-    for (int64_t first = m; m < last; m++) {
-        first = m - first < MOST ? first : m;
-        const int64_t beside = last - first < MOST ? last - first : MOST;
-        int32_t *row = (int32_t *)laid_at(room, first, in) + m - first;
-        for (int64_t k = 0; k < in; k += LANES) {
-            int32_t pairs[LANES / TWO];
-            _mm_storeu_si128((__m128i *)pairs, shortened(x + m * in + k));
-            for (int i = 0; i < LANES / TWO; i++)
-                row[(k / TWO + i) * beside] = pairs[i];
-        }
+    for (; m < last; m += MOST) {
+        const int64_t beside = last - m < MOST ? last - m : MOST;
+        int32_t *laid = (int32_t *)laid_at(room, m, in);
+        for (int64_t r = 0; r < beside; r++)
+            for (int64_t k = 0; k < in; k += LANES) {
+                int32_t pairs[LANES / TWO];
+                _mm_storeu_si128((__m128i *)pairs, shortened(x + (m + r) * in + k));
+                for (int i = 0; i < LANES / TWO; i++)
+                    laid[(k / TWO + i) * beside + r] = pairs[i];
+            }
     }
 }
 

@@ -81,6 +81,13 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
 void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const Places *places, const int64_t *lengths,
             float *out, float *logits, int64_t room);
 
+/* Where a thread's share of so many begins, which is whole units but for the last. */
+INLINE int64_t share_of(int64_t count, int64_t unit, int64_t thread)
+{
+    const int64_t start = (count + unit - 1) / unit * thread / omp_get_num_threads() * unit;
+    return start < count ? start : count;
+}
+
 /* So many bytes in whole lines, which registers then never straddle; and memory that begins with one, or NULL. */
 INLINE size_t lines(size_t bytes)
 {

@@ -51,13 +51,6 @@ static void multiply_band(const Product *p, Band band, const char *next)
     }
 }
 
-/* Where a thread's share of the outputs begins: whole blocks of them. */
-static int64_t share(const Weight *w, int64_t thread)
-{
-    const int64_t start = filled(w) / BLOCK * thread / omp_get_num_threads() * BLOCK;
-    return start < w->out ? start : w->out;
-}
-
 /* Rows from m to last are laid as they are multiplied; floats as they are. */
 static void lay(const Weight *w, const float *x, int64_t m, int64_t last, Laid room)
 {
@@ -94,9 +87,10 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
               const Weight *then)
 {
     const Product p = {w, x, residual, y, room};
-    const int64_t thread = omp_get_thread_num(), start = share(w, thread), over = share(w, thread + 1);
+    const int64_t thread = omp_get_thread_num(), start = share_of(w->out, BLOCK, thread);
+    const int64_t over = share_of(w->out, BLOCK, thread + 1);
     const int64_t panel = PANEL / w->in > MOST ? PANEL / w->in / MOST * MOST : MOST;
-    const char *next = then ? numbers_at(then, 0, share(then, thread)) : NULL;
+    const char *next = then ? numbers_at(then, 0, share_of(then->out, BLOCK, thread)) : NULL;
 #pragma omp for schedule(static)
     for (int64_t m = 0; m < rows; m += MOST)
         lay(w, x, m, m + MOST < rows ? m + MOST : rows, room);
