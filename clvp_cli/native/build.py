@@ -30,7 +30,7 @@ def compiled() -> list[str]:
     if sys.platform != "linux" or platform.machine() != "x86_64" or compiler is None:
         return []
     for name, more in BUILDS.items():
-        command = [compiler, *FLAGS, *more, "-o", str(HERE / name), *map(str, SOURCES)]
+        command = [compiler, *FLAGS, *more, "-o", str(HERE / name), *map(str, SOURCES), "-lm"]
         made = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if made.returncode:
             print(f"clvp's {name} was not compiled, so steps are slower:\n{made.stderr}", file=sys.stderr)
