@@ -15,7 +15,7 @@ from clvp_cli.generation.engine import Prompt, generate
 from clvp_cli.model.decoder import CodeDecoder
 from clvp_cli.model.encoder import Encoder
 from clvp_cli.model.initialise import initialise
-from clvp_cli.model.packed import cache_dtype, least_queries, least_rows, pack_decoder
+from clvp_cli.model.packed import cache_dtype, least_queries, least_rows, pack_decoder, row_dtype
 from clvp_cli.model.packed_encoder import pack_encoder
 from clvp_cli.model.precision import WORTH_HALVING, precision
 from clvp_cli.model.products import (
@@ -242,7 +242,7 @@ def test_widths_that_no_kernel_of_ours_takes():
 
 @needs_onednn
 @pytest.mark.parametrize("ours", [True, False])
-def test_what_is_kept_in_16_bits(plain, ours, monkeypatch):
+def test_what_caches_keep(plain, ours, monkeypatch):
     """Caches are as wide as weights and processor deserve, and float32 alone needs companions in a batch."""
     if not ours:
         monkeypatch.setattr(native, "kernels", lambda: None)
@@ -259,6 +259,7 @@ def test_what_is_kept_in_16_bits(plain, ours, monkeypatch):
     ):
         packed = packed_copy(plain[0], kind, name)
         assert (cache_dtype(packed), least_rows(packed)) == (cache, rows)
+        assert row_dtype(packed) == (torch.int8 if ours and kind == "int8" else cache)
         assert least_queries(packed) == (FEW_ROWS if cache == torch.float32 else 1)
 
 

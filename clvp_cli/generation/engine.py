@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ..config import ClvpDecoderConfig
 from ..model.decoder import CodeDecoder
-from ..model.packed import cache_dtype, flow_dtype, least_rows
+from ..model.packed import cache_dtype, flow_dtype, least_rows, row_dtype
 from ..model.products import FEW_ROWS
+from ..native import COUNTS
 from ..records import Codes
 from ..settings import SamplingSettings
 from .cache import BLOCK, FAR_BLOCK, NARROW, PromptCache, PromptRecorder, RowCache
@@ -90,18 +91,22 @@ def rows_that_fit(decoder: CodeDecoder, options: SamplingSettings, batch_size: i
     """How many rows to run at once: what was asked for, or what keeps the caches of many within CACHE_BYTES."""
     if batch_size or wanted <= FEW:
         return min(wanted, batch_size or FEW)
-    config = decoder.config
-    a_code = 2 * config.num_hidden_layers * config.hidden_size * cache_dtype(decoder).itemsize
+    config, (heads, width, dtype) = decoder.config, _kept(decoder)
+    a_code = 2 * config.num_hidden_layers * heads * width * dtype.itemsize
     return min(wanted, MANY, max(FEW_ROWS, int(CACHE_BYTES // (a_code * longest_possible(decoder, options)))))
+
+
+def _kept(decoder: CodeDecoder) -> tuple[int, int, torch.dtype]:
+    """What rows keep of each code: heads, the numbers of a head, and their type."""
+    heads, dtype = decoder.config.num_attention_heads, row_dtype(decoder)
+    return heads, decoder.config.hidden_size // heads + (COUNTS if dtype == torch.int8 else 0), dtype
 
 
 def row_cache(decoder: CodeDecoder, rows: int, longest: int) -> RowCache:
     """An empty cache for `rows` rows of this decoder, of at most so many codes."""
-    config, heads = decoder.config, decoder.config.num_attention_heads
-    device = decoder.final_norm.weight.device
-    shape = rows, heads, longest, config.hidden_size // heads
-    block = FAR_BLOCK if device.type != "cpu" or shape[3] < NARROW else BLOCK
-    return RowCache(config.num_hidden_layers, shape, cache_dtype(decoder), device, block)
+    (heads, width, dtype), device = _kept(decoder), decoder.final_norm.weight.device
+    block = FAR_BLOCK if device.type != "cpu" or width < NARROW else BLOCK
+    return RowCache(decoder.config.num_hidden_layers, (rows, heads, longest, width), dtype, device, block)
 
 
 def prefill(decoder: CodeDecoder, prefix: Tensor) -> _Prefilled:

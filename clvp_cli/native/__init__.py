@@ -16,7 +16,7 @@ from . import loading
 from .loading import CEncoderLayer, CLayer, CNorm, CPlaces, CPrompt, CRmsNorm, CSequences, address, described, kernels
 
 __all__ = [
-    "FLOATS", "LANES", "Attention", "EncoderLayer", "EncoderStack", "Layer", "RmsNorm", "Sequences", "Stack", "Weight",
+    "COUNTS", "FLOATS", "LANES", "Attention", "EncoderLayer", "EncoderStack", "Layer", "RmsNorm", "Sequences", "Stack", "Weight",
     "attends", "gated", "has_brains", "is_outdone", "is_wide", "kernels", "multiplies", "takes",
 ]  # fmt: skip
 
@@ -24,6 +24,7 @@ STEP = 16  # inputs, whole numbers, of which there is a multiple
 BRAIN_STEP = 32  # of inputs in bfloat16
 LANES = 8  # floats that a processor holds at once
 MOST_WIDTH = 128  # of a head
+COUNTS = 4  # bytes behind a position's whole numbers: what one of them counts
 FLOATS = (torch.float16, torch.float32)
 
 
@@ -94,8 +95,9 @@ class Attention:
     """One layer of a step: a prompt's positions and a row's own in one softmax.
 
     Args:
-        cache: (2, rows, H, L, d) of one of FLOATS, dense but for its rows: keys and values of each row.
-        prompts: keys and values (H, P, d) of each prompt, of the same type, dense.
+        cache: (2, rows, H, L, d), dense but for its rows: keys and values of each row, of one of FLOATS; or whole
+            numbers of 8 bits, (2, rows, H, L, d + COUNTS) bytes.
+        prompts: keys and values (H, P, d) of each prompt, dense, of the same type; in float16 beside whole numbers.
         sizes: how many of a prompt's positions are in use.
         of_row: (rows,) the number of the prompt that a row continues.
     """
@@ -105,7 +107,7 @@ class Attention:
     ) -> None:
         size_of = cache.itemsize
         entries = [
-            CPrompt(keys.data_ptr(), values.data_ptr(), size, keys.stride(0) * size_of)
+            CPrompt(keys.data_ptr(), values.data_ptr(), size, keys.stride(0) * keys.itemsize)
             for (keys, values), size in zip(prompts, sizes, strict=True)
         ]
         shared = (CPrompt * len(entries))(*entries)

@@ -5,18 +5,37 @@
 #define AT_ONCE 4 /* keys */
 #define SOON 1024 /* bytes */
 
-/* Keys, or values, are floats of `bits` bits: LANES of them are `bits` bytes, a position width / LANES times these. */
+/* The bytes of a position's key, or value: LANES numbers of `bits` bits are `bits` bytes. */
+INLINE int64_t position_of(int64_t width, int64_t bits)
+{
+    return width / LANES * bits + (bits == 8 ? sizeof(float) : 0);
+}
+
+/* What a whole number of this key, or value, counts. */
+INLINE float counts_in(const char *position, int64_t width)
+{
+    return *(const float *)(position + width);
+}
 
 /* Floats x (width) in so many bits. */
 static void stored(const float *x, int64_t width, int64_t bits, char *numbers)
 {
+    const float step = bits == 8 ? largest(x, width) / SHORT : 1.0f;
+    const __m256 of_one = _mm256_set1_ps(1.0f / step);
     for (int64_t i = 0; i < width; i += LANES, numbers += bits) {
         const __m256 eight = _mm256_loadu_ps(x + i);
-        if (bits == 32)
+        if (bits == 32) {
             _mm256_storeu_ps((float *)numbers, eight);
-        else
+        } else if (bits == 16) {
             _mm_storeu_si128((__m128i *)numbers, _mm256_cvtps_ph(eight, _MM_FROUND_TO_NEAREST_INT));
+        } else {
+            const __m256i whole = _mm256_cvtps_epi32(_mm256_mul_ps(eight, of_one));
+            const __m128i some = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+            _mm_storel_epi64((__m128i *)numbers, _mm_packs_epi16(some, some));
+        }
     }
+    if (bits == 8)
+        *(float *)numbers = step;
 }
 
 /* Ask for what is wanted next, if anything is, while so many bytes from `at` on are read; and, since not all that is
@@ -34,7 +53,7 @@ INLINE void expect(const char *next, const char *at, int64_t bytes)
 INLINE void asked(const float *q, const char *keys, int64_t count, const int bits, const int width, float *logits,
                   const char *next)
 {
-    const int64_t position = width / LANES * bits;
+    const int64_t position = position_of(width, bits);
     for (int64_t t = 0; t < count; t += AT_ONCE) {
         const char *key[AT_ONCE];
         __m256 sums[AT_ONCE];
@@ -46,7 +65,11 @@ INLINE void asked(const float *q, const char *keys, int64_t count, const int bit
         for (int i = 0; i < width / LANES; i++)
             for (int k = 0; k < AT_ONCE; k++)
                 sums[k] = _mm256_fmadd_ps(_mm256_loadu_ps(q + i * LANES), floats(key[k] + i * bits, bits), sums[k]);
-        _mm_storeu_ps(logits + t, four_sums(sums[0], sums[1], sums[2], sums[3]));
+        __m128 four = four_sums(sums[0], sums[1], sums[2], sums[3]);
+        if (bits == 8)
+            four = _mm_mul_ps(four, _mm_setr_ps(counts_in(key[0], width), counts_in(key[1], width),
+                                                counts_in(key[2], width), counts_in(key[3], width)));
+        _mm_storeu_ps(logits + t, four);
     }
 }
 
@@ -54,9 +77,9 @@ INLINE void asked(const float *q, const char *keys, int64_t count, const int bit
 INLINE void found(const float *weights, const char *values, int64_t count, const int bits, const int width,
                   __m256 *mixed, const char *next)
 {
-    const int64_t position = width / LANES * bits;
+    const int64_t position = position_of(width, bits);
     for (int64_t t = 0; t < count; t++, values += position) {
-        const __m256 weight = _mm256_set1_ps(weights[t]);
+        const __m256 weight = _mm256_set1_ps(bits == 8 ? weights[t] * counts_in(values, width) : weights[t]);
         expect(next ? next + t * position : NULL, values, position);
         for (int i = 0; i < width / LANES; i++)
             mixed[i] = _mm256_fmadd_ps(weight, floats(values + i * bits, bits), mixed[i]);
@@ -84,13 +107,14 @@ INLINE void mix(const float *q, const Prompt *prompt, int64_t head, const char *
                 const int bits, const int width, float *weights, float *out, const char *next)
 {
     const int64_t at = head * prompt->head, both = prompt->length + count;
+    const int of_prompt = bits == 8 ? 16 : bits;
     __m256 mixed[WIDEST / LANES];
-    asked(q, prompt->keys + at, prompt->length, bits, width, weights, NULL);
+    asked(q, prompt->keys + at, prompt->length, of_prompt, width, weights, NULL);
     asked(q, keys, count, bits, width, weights + prompt->length, values);
     const __m256 scale = _mm256_set1_ps(1.0f / weighed(weights, both));
     for (int i = 0; i < width / LANES; i++)
         mixed[i] = _mm256_setzero_ps();
-    found(weights, prompt->values + at, prompt->length, bits, width, mixed, NULL);
+    found(weights, prompt->values + at, prompt->length, of_prompt, width, mixed, NULL);
     found(weights + prompt->length, values, count, bits, width, mixed, next);
     for (int i = 0; i < width / LANES; i++)
         _mm256_storeu_ps(out + i * LANES, _mm256_mul_ps(mixed[i], scale));
@@ -115,7 +139,7 @@ void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const 
             float *out, float *logits, int64_t room)
 {
     float *weights = logits + omp_get_thread_num() * room;
-    const int64_t bits = places->bits, position = width / LANES * bits;
+    const int64_t bits = places->bits, position = position_of(width, bits);
 #pragma omp for schedule(static)
     for (int64_t task = 0; task < rows * heads; task++) {
         const int64_t h = task / rows, n = task % rows, count = lengths[n] + 1;
@@ -128,7 +152,11 @@ void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const 
         float *mixed = out + (n * heads + h) * width;
         stored(q + heads * width, width, bits, k + lengths[n] * position);
         stored(q + 2 * heads * width, width, bits, v + lengths[n] * position);
-        if (bits == 16 && width == 64)
+        if (bits == 8 && width == 64)
+            mix(q, prompt, h, k, v, count, 8, 64, weights, mixed, next);
+        else if (bits == 8)
+            mix(q, prompt, h, k, v, count, 8, width, weights, mixed, next);
+        else if (bits == 16 && width == 64)
             mix(q, prompt, h, k, v, count, 16, 64, weights, mixed, next);
         else if (bits == 16)
             mix(q, prompt, h, k, v, count, 16, width, weights, mixed, next);

@@ -1,5 +1,5 @@
 /* What a decoder's step and an encoder are made of, on x86 with AVX2 or AVX512-VNNI: products with weights of 8, 16 or
-32 bits, attention over keys and values of 16 or 32, and whole layers of both.
+32 bits, attention over keys and values of as many, and whole layers of both.
 
 Plain functions on memory that the caller owns, bound by __init__.py; nothing here allocates for longer than a call.
 A row's result depends on no other row and on no number of threads: whole sums are exact in any order, and what is
@@ -21,6 +21,7 @@ summed in floats is summed within one row in one order. Compiled without contrac
 
 #define WIDEST 128 /* numbers of a head */
 #define DEPTH 1024 /* inputs of a weight's part */
+#define SHORT 127.0f /* the largest whole number of 8 bits */
 
 /* A weight (out, in) and its bias (out) or NULL. It lies in parts of DEPTH inputs, the last of what is left, each in
 blocks (out / b, depth / g, b, g), b being clvp_block, the last block filled up with zeros, and g the inputs that are
@@ -52,14 +53,16 @@ typedef struct {
     Rounded *rounded;
 } Laid;
 
-/* Keys and values (heads, ..., width) of a prompt, `head` bytes apart, of which `length` positions are in use. */
+/* Keys and values (heads, ..., width) of a prompt, floats of 16 or 32 bits, `head` bytes apart, of which `length`
+positions are in use. */
 typedef struct {
     const char *keys, *values;
     int64_t length, head;
 } Prompt;
 
-/* Keys and values of rows (rows, heads, ..., width), `row` and `head` bytes apart, floats of 16 or 32 bits, as those of
-prompts are; row n continues prompt number of_row[n]. */
+/* Keys and values of rows (rows, heads, ..., width), `row` and `head` bytes apart: floats of 16 or 32 bits, as those of
+prompts are; or, where these have 16, whole numbers of 8 bits, with a float behind each position, what one of them
+counts. Row n continues prompt number of_row[n]. */
 typedef struct {
     char *keys, *values;
     int64_t bits, row, head;
@@ -122,11 +125,25 @@ INLINE float largest_of(__m256 x)
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-/* Eight floats of so many bits. */
+/* The largest number of a row without its sign; none where one of them is none. Without signs, floats are in the order
+of their bits, and infinity and what is no number above all others. */
+INLINE float largest(const float *x, int64_t in)
+{
+    const __m256i unsigned_bits = _mm256_set1_epi32(0x7fffffff);
+    __m256i high = _mm256_castps_si256(_mm256_set1_ps(1e-30f));
+    for (int64_t k = 0; k < in; k += LANES)
+        high = _mm256_max_epi32(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)(x + k)), unsigned_bits), high);
+    const __m256 eight = _mm256_castsi256_ps(high);
+    return largest_of(eight) + across(_mm256_mul_ps(eight, _mm256_setzero_ps()));
+}
+
+/* Eight numbers of so many bits, of 8 whole ones. */
 INLINE __m256 floats(const char *numbers, const int bits)
 {
     if (bits == 32)
         return _mm256_loadu_ps((const float *)numbers);
+    if (bits == 8)
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)numbers)));
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)numbers));
 }
 

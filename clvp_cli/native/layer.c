@@ -3,7 +3,7 @@
 #include "kernels.h"
 
 /* Raised when a structure or an argument changes: who calls then knows a library that was built before. */
-EXPORTED const int clvp_interface = 7;
+EXPORTED const int clvp_interface = 8;
 
 /* Layer normalisation over `width` numbers. */
 typedef struct {

@@ -22,7 +22,7 @@ from .pages import room
 log = logging.getLogger("clvp")
 
 HERE = Path(__file__).parent
-INTERFACE = 7  # as layer.c numbers what it is called with
+INTERFACE = 8  # as layer.c numbers what it is called with
 DEPTH = 1024  # inputs of a weight's part, as in kernels.h
 AT_ONCE = 256  # rows that are laid while they are in a cache, whole blocks
 LARGEST_HALF = torch.finfo(torch.float16).max

@@ -6,21 +6,8 @@ so that what is small beside its largest ones keeps its bits. Which it has follo
 
 #include "product.h"
 
-#define SHORT 127.0f /* the largest of 8 bits, */
-#define LONG 8192.0f /* and of 14 */
+#define LONG 8192.0f /* the largest of 14 bits */
 #define CREST 16
-
-/* The largest number of a row without its sign; none where one of them is none. Without signs, floats are in the order
-of their bits, and infinity and what is no number above all others. */
-static float largest(const float *x, int64_t in)
-{
-    const __m256i unsigned_bits = _mm256_set1_epi32(0x7fffffff);
-    __m256i high = _mm256_castps_si256(_mm256_set1_ps(1e-30f));
-    for (int64_t k = 0; k < in; k += LANES)
-        high = _mm256_max_epi32(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)(x + k)), unsigned_bits), high);
-    const __m256 eight = _mm256_castsi256_ps(high);
-    return largest_of(eight) + across(_mm256_mul_ps(eight, _mm256_setzero_ps()));
-}
 
 /* The row x (in), rounded by `step`, as the r-th of `beside` rows at `laid`. Returns the sum of its whole numbers
 without their signs. */
