@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from clvp_cli import native
 from clvp_cli.model.encoder import turns
+from clvp_cli.model.rounding import row_steps
 from clvp_cli.native import loading, pages
 
 needs_kernels = pytest.mark.skipif(native.kernels() is None, reason="the kernels are not built, or no AVX2")
@@ -29,7 +30,9 @@ def drawn(inputs, outputs, rows, seed=0):
     """x, whole weights, their scales, a bias and a residual."""
     draw = torch.Generator().manual_seed(seed)
     x = torch.randn(rows, inputs, generator=draw)
-    x[1::3, 0] = 60.0  # as far above the others as trained decoders have it
+    x[1::3, 0] = 90.0  # as far above the others as trained decoders have it,
+    x[2::6, 0] = 18.0  # or less so,
+    x[5::6, ::24] = 25.0  # or many are
     weight = torch.randint(-127, 128, (outputs, inputs), generator=draw, dtype=torch.int8)
     scale = torch.rand(outputs, generator=draw) / 100
     return x, weight, scale, torch.randn(outputs, generator=draw), torch.randn(rows, outputs, generator=draw)
@@ -39,16 +42,26 @@ def drawn(inputs, outputs, rows, seed=0):
 @pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 7, 16, 21])
 def test_a_product_is_that_of_the_rounded_rows(inputs, outputs, rows):
-    """Rows as whole numbers of 8 bits, or of 14, exact sums, then scales, bias and residual in float32."""
+    """Rows as whole numbers, exact sums, then scales, bias and residual in float32."""
     x, weight, scale, bias, residual = drawn(inputs, outputs, rows)
-    fine = torch.arange(rows).unsqueeze(1) % 3 == 1  # as they are drawn
-    step = (x.abs().amax(-1, keepdim=True) / torch.where(fine, 8192, 127)).double()
-    whole = (x * (1 / step.float())).round().double()
-    want = whole @ weight.double().t() * scale.double() * step
+    step = row_steps(x)
+    want = (x * (1 / step)).round().double() @ weight.double().t() * scale.double() * step.double()
     for plus, after in ((None, None), (bias, None), (None, residual), (bias, residual)):
         got = product(x, weight, scale, plus, after)
         expected = want + sum(part.double() for part in (plus, after) if part is not None)
         torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=1e-6 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("inputs", [48, 64, 1024, 1040, 8192])
+def test_what_a_whole_number_counts(inputs):
+    """The largest is 127; or ten times the mean, few being above; or the largest is 8192, where it or many are far."""
+    x, *_ = drawn(inputs, 1, 24)
+    largest, mean, step = x.abs().amax(-1), x.abs().mean(-1), row_steps(x).squeeze(-1)
+    even, peaked, clipped, many = (step[rest::6] for rest in (0, 1, 2, 5))
+    assert torch.equal(even, largest[::6] / 127)
+    assert torch.equal(peaked, largest[1::6] / 8192)
+    torch.testing.assert_close(clipped, mean[2::6] * 10 / 127, rtol=0.05, atol=0)
+    assert torch.equal(many, largest[5::6] / 8192)
 
 
 @needs_kernels

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 SHORT, LONG = 127, 8192  # the largest number of a row in 8 bits, and in 14
-CREST = 16  # a row has 8 bits if its largest number is at most this times their mean without signs, as in whole.c
+CREST, PEAK = 10, 32  # 8 bits of a row reach so many times the mean of its numbers without signs, as in whole.c
+OUTLIERS = 32  # of so many numbers of a row, one may be above it, as in kernels.h
 FLATTEST = 10  # a column is made at most 2 to this times as large, or as small
 AT_ONCE = 2**17  # numbers of a weight that are rounded at once
 
@@ -19,12 +20,17 @@ AT_ONCE = 2**17  # numbers of a weight that are rounded at once
 def row_steps(x: Tensor) -> Tensor:
     """What a whole number of each row (M, in) counts where weights have 8 bits (M, 1); ours has the same.
 
-    The largest is 127 where that is not far above the others; and where it is, 8192, so that these keep their bits.
+    The largest is 127, or CREST times their mean without signs is if that is less, few being above it. Where many are,
+    or the largest is more than PEAK times the mean, the largest is 8192.
     """
-    largest = x.abs().amax(-1, keepdim=True).clamp_(min=1e-30)
+    largest, inputs = x.abs().amax(-1, keepdim=True).clamp_(min=1e-30), x.shape[-1]
     step = largest / SHORT
     whole = x.mul(step.reciprocal()).round_().abs_().sum(-1, keepdim=True, dtype=torch.float64)
-    return torch.where(whole * CREST < SHORT * x.shape[-1], largest / LONG, step)
+    crest, peak = ((whole * times).float() / (SHORT * inputs) for times in (CREST, PEAK))
+    clipped = step * crest
+    above = (x.mul(clipped.reciprocal()).round_().abs_() > SHORT).sum(-1, keepdim=True)
+    fine = (peak < 1) | (above > inputs // OUTLIERS)
+    return torch.where(crest >= 1, step, torch.where(fine, largest / LONG, clipped))
 
 
 def rounded_rows(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -183,12 +183,12 @@ static Bench bench_of(char *memory, size_t *size, int64_t width, int64_t longest
     bench.logits = cut(&memory, size, MOST * count);
     bench.found = cut(&memory, size, MOST * width);
     if (layer) {
-        const int64_t widest = layer->fc2.in > layer->qkv.in ? layer->fc2.in : layer->qkv.in;
+        const Weight *widest = layer->fc2.in > layer->qkv.in ? &layer->fc2 : &layer->qkv;
         bench.normed = cut(&memory, size, rows * layer->qkv.in);
         bench.many = cut(&memory, size, rows * layer->fc1.out);
         bench.gated = cut(&memory, size, rows * layer->fc2.in);
-        bench.laid.numbers = cut(&memory, size, rows * widest / 2);
-        bench.laid.rounded = (Rounded *)cut(&memory, size, rows * sizeof(Rounded) / sizeof(float));
+        bench.laid = laid_room(memory, widest, rows);
+        *size += room_for_rows(widest, rows);
     }
     return bench;
 }

@@ -22,6 +22,7 @@ summed in floats is summed within one row in one order. Compiled without contrac
 #define WIDEST 128 /* numbers of a head */
 #define DEPTH 1024 /* inputs of a weight's part */
 #define SHORT 127.0f /* the largest whole number of 8 bits */
+#define OUTLIERS 32 /* of so many numbers of a row, one may be above it */
 
 /* A weight (out, in) and its bias (out) or NULL. It lies in parts of DEPTH inputs, the last of what is left, each in
 blocks (out / b, depth / g, b, g), b being clvp_block, the last block filled up with zeros, and g the inputs that are
@@ -39,18 +40,25 @@ typedef struct {
     int64_t bits, brain, in, out;
 } Weight;
 
-/* How a row is rounded: what one of its whole numbers counts, whether these have 14 bits and not 8, and which it is. */
+/* How a row is rounded: what one of its whole numbers counts, whether these have 14 bits and not 8, how many of 8 are
+outliers, and which row it is. */
 typedef struct {
     float step;
     int32_t fine;
-    int64_t row;
+    int64_t outliers, row;
 } Rounded;
 
-/* Room for rows as they are multiplied: whole numbers in two bytes, and how each is rounded; or bfloat16. Other floats
-are multiplied as they are. */
+/* What the number of an input has above 8 bits. */
+typedef struct {
+    int32_t input, above;
+} Outlier;
+
+/* Room for rows as they are multiplied: whole numbers in two bytes, how each is rounded, and outliers_in of each; or
+bfloat16. Other floats are multiplied as they are. */
 typedef struct {
     void *numbers;
     Rounded *rounded;
+    Outlier *outliers;
 } Laid;
 
 /* Keys and values (heads, ..., width) of a prompt, floats of 16 or 32 bits, `head` bytes apart, of which `length`
@@ -75,7 +83,9 @@ room for LANES more, → e to the (logit - largest), and their sum. */
 void multiply_alone(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, Laid room);
 float weighed(float *logits, int64_t count);
 
+/* The bytes of so many rows, laid to be multiplied, and their room in so much memory, whole lines. */
 size_t room_for_rows(const Weight *w, int64_t rows);
+Laid laid_room(char *memory, const Weight *w, int64_t rows);
 int64_t room_for_logits(const Places *places, const int64_t *lengths, int64_t rows);
 
 /* Within a parallel region, by all of its threads, which then wait for each other. */
@@ -89,6 +99,12 @@ INLINE int64_t share_of(int64_t count, int64_t unit, int64_t thread)
 {
     const int64_t start = (count + unit - 1) / unit * thread / omp_get_num_threads() * unit;
     return start < count ? start : count;
+}
+
+/* The outliers that a row of 8 bits may have. */
+INLINE int64_t outliers_in(int64_t in)
+{
+    return in / OUTLIERS;
 }
 
 /* So many bytes in whole lines, which registers then never straddle; and memory that begins with one, or NULL. */

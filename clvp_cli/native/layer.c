@@ -40,11 +40,6 @@ static void normed(const Norm *norm, const float *x, int64_t rows, int64_t width
     }
 }
 
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 /* x (rows, D) → y (rows, D), D a whole number of heads, through `count` layers, as wide as each other; keys and values
 go where `places`, one of each layer, and `lengths` say. The activation is GELU by tanh. Returns 0, or 1 where no memory is
 left. */
@@ -52,16 +47,17 @@ EXPORTED int clvp_layers(const Layer *layers, const Places *places, int64_t coun
                          const float *x, int64_t rows, float *y, int threads)
 {
     const int64_t width = layers->qkv.in, room = room_for_logits(places, lengths, rows);
-    const size_t of_rows = lines(larger(room_for_rows(&layers->qkv, rows), room_for_rows(&layers->proj, rows)));
+    const Weight *widest = layers->proj.in > width ? &layers->proj : &layers->qkv;
+    const size_t of_rows = room_for_rows(widest, rows);
     const size_t of_width = lines(rows * width * sizeof(float)), of_logits = threads * room * sizeof(float);
     const size_t of_inner = lines(rows * layers->fc.out * sizeof(float));
-    char *memory = room_of(4 * of_width + of_inner + of_rows + of_logits + rows * sizeof(Rounded));
+    char *memory = room_of(4 * of_width + of_inner + of_rows + of_logits);
     if (!memory)
         return 1;
     float *some = (float *)memory, *qkv = (float *)(memory + of_width), *many = (float *)(memory + 4 * of_width);
     char *behind = memory + 4 * of_width + of_inner;
     float *logits = (float *)(behind + of_rows);
-    const Laid laid = {behind, (Rounded *)(behind + of_rows + of_logits)};
+    const Laid laid = laid_room(behind, widest, rows);
 #pragma omp parallel num_threads(threads)
     for (int64_t n = 0; n < count; n++) {
         const Layer *layer = layers + n;

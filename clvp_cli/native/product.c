@@ -110,25 +110,30 @@ void multiply_alone(const Weight *w, const float *x, int64_t rows, const float *
     multiply_panel(&p, 0, rows, 0, w->out, NULL);
 }
 
-/* The bytes of rows, laid to be multiplied. */
 size_t room_for_rows(const Weight *w, int64_t rows)
 {
-    return (size_t)rows * w->in * sizeof(int16_t);
+    return lines(rows * w->in * sizeof(int16_t)) + lines(rows * sizeof(Rounded)) +
+           lines(rows * outliers_in(w->in) * sizeof(Outlier));
+}
+
+Laid laid_room(char *memory, const Weight *w, int64_t rows)
+{
+    char *rounded = memory + lines(rows * w->in * sizeof(int16_t));
+    return (Laid){memory, (Rounded *)rounded, (Outlier *)(rounded + lines(rows * sizeof(Rounded)))};
 }
 
 /* `multiply` by so many threads. Returns 0, or 1 where no memory is left. */
 EXPORTED int clvp_product(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, int gelu,
                           int threads)
 {
-    const Laid room = {room_of(room_for_rows(w, rows)), room_of((size_t)rows * sizeof(Rounded))};
-    const int lost = !(room.numbers && room.rounded);
-    if (!lost) {
+    char *memory = room_of(room_for_rows(w, rows));
+    if (!memory)
+        return 1;
+    const Laid room = laid_room(memory, w, rows);
 #pragma omp parallel num_threads(threads)
-        multiply(w, x, rows, residual, y, gelu, room, NULL);
-    }
-    free(room.numbers);
-    free(room.rounded);
-    return lost;
+    multiply(w, x, rows, residual, y, gelu, room, NULL);
+    free(memory);
+    return 0;
 }
 
 /* The outputs of a block of whole numbers, which this build multiplies at once. */

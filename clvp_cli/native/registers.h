@@ -22,12 +22,14 @@
 typedef __m512i Whole;
 typedef __m512 Sums;
 
-/* Eight numbers → two quads, in the lower part of either half: of one digit, to which 128 is added; or of four higher
-and four lower ones, numbers being from -8192 to 8192, and 64 added to each. */
+/* Eight numbers → two quads, in the lower part of either half: of one digit, at most 127, to which 128 is added; or of
+four higher and four lower ones, numbers being from -8192 to 8192, and 64 added to each. */
 INLINE __m256i quads(__m256i numbers, const int digits)
 {
     if (digits == 1) {
-        const __m256i some = _mm256_packs_epi32(numbers, numbers);
+        const __m256i most = _mm256_set1_epi32((int)SHORT), least = _mm256_set1_epi32(-(int)SHORT);
+        const __m256i kept = _mm256_max_epi32(_mm256_min_epi32(numbers, most), least);
+        const __m256i some = _mm256_packs_epi32(kept, kept);
         return _mm256_xor_si256(_mm256_packs_epi16(some, some), _mm256_set1_epi8(-128));
     }
     const __m256i half = _mm256_set1_epi32(64);
@@ -54,6 +56,13 @@ INLINE void add_pieces(Whole sums[PIECES], const char *four, const Whole some[PI
     const Whole digits = _mm512_set1_epi32(*(const int32_t *)four);
     for (int c = 0; c < pieces; c++)
         __asm__("vpdpbusd %2, %1, %0" : "+v"(sums[c]) : "v"(digits), "v"(some[c]));
+}
+
+/* sum += what a number has above 8 bits * the weights of input i of quads */
+INLINE Whole added(Whole sum, const char *quads, int64_t i, int32_t above)
+{
+    const Whole some = _mm512_sll_epi32(_mm512_loadu_si512(quads), _mm_cvtsi32_si128(24 - 8 * (int)i));
+    return _mm512_add_epi32(sum, _mm512_mullo_epi32(_mm512_srai_epi32(some, 24), _mm512_set1_epi32(above)));
 }
 
 /* What sums start from: what the 64, or 128, add to them, less than nothing. */
@@ -155,6 +164,13 @@ INLINE void add_pieces(Whole sums[PIECES], const char *four, const Whole some[PI
         __asm__("vpbroadcastq %2, %0\n\tvpmaddwd %3, %0, %0\n\tvpaddd %0, %1, %1"
                 : "=&x"(products), "+x"(sums[c])
                 : "m"(*(const int64_t *)four), "x"(some[c]));
+}
+
+/* Numbers of 16 bits have nothing above. */
+INLINE Whole added(Whole sum, const char *quads, int64_t i, int32_t above)
+{
+    (void)quads, (void)i, (void)above;
+    return sum;
 }
 
 INLINE Whole started(const int32_t *starts, int digits)

@@ -1,13 +1,16 @@
 /* Rows of floats, rounded to whole numbers, times a weight of 8 bits.
 
-A row has 8 bits, its largest number being 127, if that is at most CREST times their mean without signs: rounding then
-adds at most CREST / 127 / √12 of this mean, 3.6 %, and 1 % to numbers as a norm leaves them. Another row has 14 bits,
-so that what is small beside its largest ones keeps its bits. Which it has follows from whole numbers, and so exactly. */
+A row has 8 bits, its largest number being 127. Where that is more than CREST times their mean without signs, this is
+127, and what is above it an outlier: what it has above 8 bits is multiplied by itself. Rounding then adds at most CREST
+/ 127 / √12 of the mean, 2.3 %, and 1 % to numbers as a norm leaves them. Where the largest is more than PEAK times the
+mean, or outliers are many, a row has 14 bits, so that the others keep theirs. All that follows from whole numbers, and
+so exactly. */
 
 #include "product.h"
 
 #define LONG 8192.0f /* the largest of 14 bits */
-#define CREST 16
+#define CREST 10
+#define PEAK 32
 
 /* The row x (in), rounded by `step`, as the r-th of `beside` rows at `laid`. Returns the sum of its whole numbers
 without their signs. */
@@ -36,6 +39,32 @@ INLINE int64_t laid_row(const float *x, int64_t in, float step, char *laid, int6
     return sum;
 }
 
+/* The numbers of a row, rounded by `step`, that are above 8 bits → what they have above these. Returns how many they
+are; more than outliers_in if they are too many. */
+static int64_t outliers_of(const float *x, int64_t in, float step, Outlier *outliers)
+{
+    const __m256 of_one = _mm256_set1_ps(1.0f / step);
+    const __m256i most = _mm256_set1_epi32((int)SHORT);
+    int64_t count = 0;
+    for (int64_t k = 0; k < in; k += LANES) {
+        const __m256i numbers = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + k), of_one));
+        const __m256i above = _mm256_cmpgt_epi32(_mm256_abs_epi32(numbers), most);
+        int32_t eight[LANES];
+        if (_mm256_testz_si256(above, above))
+            continue;
+        _mm256_storeu_si256((__m256i *)eight, numbers);
+        for (int i = 0; i < LANES; i++) {
+            const int32_t kept = eight[i] > (int)SHORT ? (int)SHORT : eight[i] < -(int)SHORT ? -(int)SHORT : eight[i];
+            if (kept == eight[i])
+                continue;
+            if (count == outliers_in(in))
+                return count + 1;
+            outliers[count++] = (Outlier){k + i, eight[i] - kept};
+        }
+    }
+    return count;
+}
+
 /* Row m of x in this place of those from `first` to last, rounded by `step`. */
 static int64_t laid_in(const float *x, int64_t m, int64_t in, float step, Laid room, int64_t first, int64_t place,
                        int64_t last, const int digits)
@@ -45,24 +74,38 @@ static int64_t laid_in(const float *x, int64_t m, int64_t in, float step, Laid r
     return laid_row(x + m * in, in, step, laid_at(room, start, in), place - start, beside, digits);
 }
 
+/* How a row is rounded whose largest number is `high`, and its numbers without signs `sum` if that is 127. */
+static Rounded rounding_of(const float *x, int64_t in, float high, int64_t sum, Outlier *outliers)
+{
+    const float most = SHORT * (float)in;
+    Rounded row = {.step = high / SHORT};
+    if ((float)(sum * CREST) >= most)
+        return row;
+    row.step *= (float)(sum * CREST) / most;
+    row.outliers = (float)(sum * PEAK) < most ? in : outliers_of(x, in, row.step, outliers);
+    return row.outliers > outliers_in(in) ? (Rounded){.step = high / LONG, .fine = 1} : row;
+}
+
 /* Rows of 8 bits stand before those of 14, so that few of them are multiplied beside these, in as many digits. */
 void lay_whole(const float *x, int64_t m, int64_t last, int64_t in, Laid room)
 {
     const int64_t first = m;
     int64_t coarse = m, fine = last;
     for (; m < last; m++) {
-        const float high = largest(x + m * in, in);
-        const int64_t sum = laid_in(x, m, in, high / SHORT, room, first, coarse, last, 1);
-        if (sum * CREST < (int64_t)SHORT * in)
-            room.rounded[--fine] = (Rounded){high / LONG, 1, m};
-        else
-            room.rounded[coarse++] = (Rounded){high / SHORT, 0, m};
+        const float high = largest(x + m * in, in), step = high / SHORT;
+        const int64_t sum = laid_in(x, m, in, step, room, first, coarse, last, 1);
+        Rounded row = rounding_of(x + m * in, in, high, sum, room.outliers + coarse * outliers_in(in));
+        row.row = m;
+        if (!row.fine && row.step != step)
+            laid_in(x, m, in, row.step, room, first, coarse, last, 1);
+        room.rounded[row.fine ? --fine : coarse++] = row;
     }
     if (coarse == last)
         return;
     for (int64_t place = DIGITS > 1 ? first + (coarse - first) / MOST * MOST : coarse; place < last; place++) {
-        const Rounded row = room.rounded[place];
-        laid_in(x, row.row, in, row.step, room, first, place, last, DIGITS);
+        Rounded *row = room.rounded + place;
+        laid_in(x, row->row, in, row->step, room, first, place, last, DIGITS);
+        row->outliers = 0;
     }
 }
 
@@ -89,13 +132,28 @@ INLINE void add_lines(const char *a, const char *w, int64_t count, int64_t apart
     }
 }
 
-/* Out of line, so that it takes no registers from what is repeated. */
-static __attribute__((noinline)) void finish_all(const Product *p, int rows, int blocks, int digits, int64_t m,
-                                                 int64_t j, const Whole (*sums)[PIECES], int first)
+/* A row's sums of some blocks += what its outliers among the band's inputs have above 8 bits, times the weights at w. */
+static void add_outliers(const Product *p, Band band, int64_t m, const char *w, int blocks, Whole sums[PIECES])
 {
-    for (int r = 0; r < rows; r += digits, m++)
+    const Outlier *one = p->rows.outliers + m * outliers_in(p->w->in), *last = one + p->rows.rounded[m].outliers;
+    for (; one < last; one++) {
+        const int64_t k = one->input - band.k;
+        if (k >= 0 && k < band.depth)
+            for (int c = 0; c < blocks; c++)
+                sums[c] = added(sums[c], w + c * apart(band.depth) + k / QUAD * QUAD * BLOCK, k % QUAD, one->above);
+    }
+}
+
+/* Out of line, so that it takes no registers from what is repeated. */
+static __attribute__((noinline)) void finish_all(const Product *p, int rows, int blocks, int digits, Band band,
+                                                 int64_t m, int64_t j, const char *w, Whole (*sums)[PIECES])
+{
+    for (int r = 0; r < rows; r += digits, m++) {
+        if (p->rows.rounded[m].outliers)
+            add_outliers(p, band, m, w, blocks, sums[r]);
         for (int c = 0; c < blocks; c++)
-            finish(p, m, j + c * BLOCK, gathered(sums + r, c * TOGETHER, digits), first);
+            finish(p, m, j + c * BLOCK, gathered(sums + r, c * TOGETHER, digits), band.k == 0);
+    }
 }
 
 /* As many blocks of outputs from j on, of rows from m on: `rows` times the digits that these have. Loops are unrolled so
@@ -122,7 +180,7 @@ INLINE void block(const Product *p, const int rows, const int blocks, int digits
 #pragma GCC unroll 3
         for (int c = 0; c < pieces; c++)
             whole[r][c] = sums[r][c];
-    finish_all(p, rows, blocks, digits, m, j, whole, band.k == 0);
+    finish_all(p, rows, blocks, digits, band, m, j, numbers, whole);
 }
 
 void block_of_whole(const Product *p, int64_t rows, int64_t blocks, Band band, int64_t m, int64_t j, Asked asked)
