@@ -400,7 +400,8 @@ def test_an_encoders_layer_is_its_parts(heads, width, inner, dtype):
     draw = torch.Generator().manual_seed(1)
     x, angles = torch.randn(sum(LENGTHS), heads * width, generator=draw), torch.rand(max(LENGTHS), 8, generator=draw)
     sequences, layer = native.Sequences(LENGTHS, *turns(angles)), native.EncoderLayer(norms, weights, heads)
-    mixed = sequences.attend(qkv(norms[0](x)).view(len(x), 3, heads, width)).view_as(x)
+    parts = qkv(norms[0](x)).view(len(x), 3, heads, width)
+    mixed = sequences.attend(parts, whole=dtype == torch.int8).view_as(x)
     middle = out(mixed, x)
     want = fc2(native.gated(fc1(norms[1](middle))), middle)
     one = native.EncoderStack([layer])(x, sequences)
@@ -434,16 +435,17 @@ def test_a_sequence_is_encoded_alike_among_any_others(dtype):
 
 @pytest.mark.skipif(not native.is_wide(), reason="no AVX512-VNNI, or no kernels for it")
 @pytest.mark.parametrize("dtype", [torch.int8, *native.FLOATS])
-def test_wider_kernels_encode_the_same_bits(dtype):
+@pytest.mark.parametrize("width", [40, 48])
+def test_wider_kernels_encode_the_same_bits(dtype, width):
     """In a process of their own, the others do."""
     draw = torch.Generator().manual_seed(1)
-    x, angles = torch.randn(sum(LENGTHS), 120, generator=draw), torch.rand(max(LENGTHS), 8, generator=draw)
-    norms, weights = encoder_parts(3, 40, 80, dtype)
+    x, angles = torch.randn(sum(LENGTHS), 3 * width, generator=draw), torch.rand(max(LENGTHS), 8, generator=draw)
+    norms, weights = encoder_parts(3, width, 80, dtype)
     made = native.EncoderStack([native.EncoderLayer(norms, weights, 3)])(x, native.Sequences(LENGTHS, *turns(angles)))
     code = (
         "import sys; sys.path.insert(0, 'tests'); import torch; from test_native import *; assert not native.is_wide();"
-        "draw = torch.Generator().manual_seed(1); x = torch.randn(sum(LENGTHS), 120, generator=draw);"
-        f"angles = torch.rand(max(LENGTHS), 8, generator=draw); parts = encoder_parts(3, 40, 80, {dtype});"
+        f"draw = torch.Generator().manual_seed(1); x = torch.randn(sum(LENGTHS), 3 * {width}, generator=draw);"
+        f"angles = torch.rand(max(LENGTHS), 8, generator=draw); parts = encoder_parts(3, {width}, 80, {dtype});"
         "stack = native.EncoderStack([native.EncoderLayer(*parts, 3)]);"
         "sys.stdout.buffer.write(stack(x, native.Sequences(LENGTHS, *turns(angles))).numpy().tobytes())"
     )

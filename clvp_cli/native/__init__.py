@@ -207,13 +207,16 @@ class Sequences:
         self.described = CSequences(at, len(lengths), *turns, cosines.shape[1])
         self.address = ctypes.addressof(self.described)
 
-    def attend(self, qkv: Tensor) -> Tensor:
-        """qkv (Σ lengths, 3, H, d), queries scaled → what each finds in all of its sequence (Σ lengths, H, d)."""
+    def attend(self, qkv: Tensor, *, whole: bool = False) -> Tensor:
+        """qkv (Σ lengths, 3, H, d), queries scaled → what each finds in all of its sequence (Σ lengths, H, d).
+
+        With `whole`, keys have 8 bits and queries are rounded as rows beside weights of 8 are, if d is whole STEPs.
+        """
         assert qkv.dtype == torch.float32 and len(qkv) == self.positions
         qkv = qkv.contiguous()
         _, _, heads, width = qkv.shape
         made = qkv.new_empty(len(qkv), heads, width)
-        given = qkv.data_ptr(), heads, width, self.address, made.data_ptr()
+        given = qkv.data_ptr(), heads, width, self.address, whole, made.data_ptr()
         _done(_built().clvp_attend_all(*given, torch.get_num_threads()))
         return made
 

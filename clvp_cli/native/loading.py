@@ -211,7 +211,7 @@ def _loaded(name: str) -> ctypes.CDLL | None:
     library.clvp_product.argtypes = (Address, Address, Count, Address, Address, ctypes.c_int, ctypes.c_int)
     library.clvp_attend.argtypes = (Address, Count, Count, Count, Address, Address, *last)
     library.clvp_encode.argtypes = (Address, Count, Address, *last)
-    library.clvp_attend_all.argtypes = (Address, Count, Count, Address, *last)
+    library.clvp_attend_all.argtypes = (Address, Count, Count, Address, ctypes.c_int, *last)
     library.clvp_rms_norm.argtypes = (Address, Address, Count, Count, *last)
     library.clvp_gate.argtypes = (Address, Count, Count, *last)
     library.clvp_rms_norm.restype = library.clvp_gate.restype = None

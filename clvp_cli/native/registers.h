@@ -22,14 +22,12 @@
 typedef __m512i Whole;
 typedef __m512 Sums;
 
-/* Eight numbers → two quads, in the lower part of either half: of one digit, at most 127, to which 128 is added; or of
+/* Eight numbers → two quads, in the lower part of either half: of one digit, from -128 to 127, to which 128 is added; or of
 four higher and four lower ones, numbers being from -8192 to 8192, and 64 added to each. */
 INLINE __m256i quads(__m256i numbers, const int digits)
 {
     if (digits == 1) {
-        const __m256i most = _mm256_set1_epi32((int)SHORT), least = _mm256_set1_epi32(-(int)SHORT);
-        const __m256i kept = _mm256_max_epi32(_mm256_min_epi32(numbers, most), least);
-        const __m256i some = _mm256_packs_epi32(kept, kept);
+        const __m256i some = _mm256_packs_epi32(numbers, numbers);
         return _mm256_xor_si256(_mm256_packs_epi16(some, some), _mm256_set1_epi8(-128));
     }
     const __m256i half = _mm256_set1_epi32(64);

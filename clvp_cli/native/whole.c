@@ -12,25 +12,19 @@ so exactly. */
 #define CREST 10
 #define PEAK 32
 
-/* The row x (in), rounded by `step`, as the r-th of `beside` rows at `laid`. Returns the sum of its whole numbers
-without their signs. */
-INLINE int64_t laid_row(const float *x, int64_t in, float step, char *laid, int64_t r, int64_t beside, const int digits)
+/* Eight numbers from x on as whole ones, `of_one` being what 1 is. */
+INLINE __m256i rounded(const float *x, __m256 of_one)
+{
+    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), of_one));
+}
+
+/* The sum of a row's whole numbers without their signs. */
+static int64_t sum_of(const float *x, int64_t in, float step)
 {
     const __m256 of_one = _mm256_set1_ps(1.0f / step);
-    const int64_t bytes = QUAD_BYTES * digits;
     __m256i sums = _mm256_setzero_si256();
-    laid += r * bytes;
-    for (int64_t k = 0; k < in; k += LANES, laid += 2 * beside * bytes) {
-        const __m256i numbers = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + k), of_one));
-        const __m256i two = quads(numbers, digits);
-        const __m128i halves[2] = {_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1)};
-        sums = _mm256_add_epi32(sums, _mm256_abs_epi32(numbers));
-        for (int i = 0; i < 2; i++)
-            if (bytes == 4)
-                *(int32_t *)(laid + i * beside * bytes) = _mm_cvtsi128_si32(halves[i]);
-            else
-                _mm_storel_epi64((__m128i *)(laid + i * beside * bytes), halves[i]);
-    }
+    for (int64_t k = 0; k < in; k += LANES)
+        sums = _mm256_add_epi32(sums, _mm256_abs_epi32(rounded(x + k, of_one)));
     int32_t eight[LANES];
     int64_t sum = 0;
     _mm256_storeu_si256((__m256i *)eight, sums);
@@ -39,72 +33,88 @@ INLINE int64_t laid_row(const float *x, int64_t in, float step, char *laid, int6
     return sum;
 }
 
-/* The numbers of a row, rounded by `step`, that are above 8 bits → what they have above these. Returns how many they
-are; more than outliers_in if they are too many. */
-static int64_t outliers_of(const float *x, int64_t in, float step, Outlier *outliers)
+/* What eight numbers from input k on have above 8 bits → behind `count` outliers. Returns how many these are then; more
+than `most` if there is no room for them. */
+static __attribute__((noinline)) int64_t with_outliers(__m256i numbers, int64_t k, Outlier *outliers, int64_t count,
+                                                       int64_t most)
+{
+    int32_t eight[LANES];
+    _mm256_storeu_si256((__m256i *)eight, numbers);
+    for (int i = 0; i < LANES; i++) {
+        const int32_t number = eight[i], kept = number > 127 ? 127 : number < -128 ? -128 : number;
+        if (number >= -127 && number <= 127)
+            continue;
+        if (count >= most)
+            return most + 1;
+        outliers[count++] = (Outlier){k + i, number - kept};
+    }
+    return count;
+}
+
+/* The row x (in), rounded by `step`, as the r-th of `beside` rows at `laid`; and where it may have outliers, these.
+Returns how many these are, and stops where they are too many. */
+INLINE int64_t laid_row(const float *x, int64_t in, float step, char *laid, int64_t r, int64_t beside, Outlier *outliers,
+                        const int digits)
 {
     const __m256 of_one = _mm256_set1_ps(1.0f / step);
     const __m256i most = _mm256_set1_epi32((int)SHORT);
+    const int64_t bytes = QUAD_BYTES * digits;
     int64_t count = 0;
-    for (int64_t k = 0; k < in; k += LANES) {
-        const __m256i numbers = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + k), of_one));
-        const __m256i above = _mm256_cmpgt_epi32(_mm256_abs_epi32(numbers), most);
-        int32_t eight[LANES];
-        if (_mm256_testz_si256(above, above))
-            continue;
-        _mm256_storeu_si256((__m256i *)eight, numbers);
-        for (int i = 0; i < LANES; i++) {
-            const int32_t kept = eight[i] > (int)SHORT ? (int)SHORT : eight[i] < -(int)SHORT ? -(int)SHORT : eight[i];
-            if (kept == eight[i])
-                continue;
-            if (count == outliers_in(in))
-                return count + 1;
-            outliers[count++] = (Outlier){k + i, eight[i] - kept};
+    laid += r * bytes;
+    for (int64_t k = 0; k < in; k += LANES, laid += 2 * beside * bytes) {
+        const __m256i numbers = rounded(x + k, of_one), two = quads(numbers, digits);
+        const __m128i halves[2] = {_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1)};
+        for (int i = 0; i < 2; i++)
+            if (bytes == 4)
+                *(int32_t *)(laid + i * beside * bytes) = _mm_cvtsi128_si32(halves[i]);
+            else
+                _mm_storel_epi64((__m128i *)(laid + i * beside * bytes), halves[i]);
+        if (outliers) {
+            const __m256i above = _mm256_cmpgt_epi32(_mm256_abs_epi32(numbers), most);
+            if (!_mm256_testz_si256(above, above))
+                count = with_outliers(numbers, k, outliers, count, outliers_in(in));
+            if (count > outliers_in(in))
+                break;
         }
     }
     return count;
 }
 
-/* Row m of x in this place of those from `first` to last, rounded by `step`. */
+/* Row m of x in this place of those from `first` to last, rounded by `step`; its outliers as above. */
 static int64_t laid_in(const float *x, int64_t m, int64_t in, float step, Laid room, int64_t first, int64_t place,
-                       int64_t last, const int digits)
+                       int64_t last, Outlier *outliers, const int digits)
 {
     const int64_t most = MOST / digits, start = first + (place - first) / most * most;
     const int64_t beside = last - start < most ? last - start : most;
-    return laid_row(x + m * in, in, step, laid_at(room, start, in), place - start, beside, digits);
-}
-
-/* How a row is rounded whose largest number is `high`, and its numbers without signs `sum` if that is 127. */
-static Rounded rounding_of(const float *x, int64_t in, float high, int64_t sum, Outlier *outliers)
-{
-    const float most = SHORT * (float)in;
-    Rounded row = {.step = high / SHORT};
-    if ((float)(sum * CREST) >= most)
-        return row;
-    row.step *= (float)(sum * CREST) / most;
-    row.outliers = (float)(sum * PEAK) < most ? in : outliers_of(x, in, row.step, outliers);
-    return row.outliers > outliers_in(in) ? (Rounded){.step = high / LONG, .fine = 1} : row;
+    char *laid = laid_at(room, start, in);
+    if (outliers)
+        return laid_row(x + m * in, in, step, laid, place - start, beside, outliers, digits);
+    return laid_row(x + m * in, in, step, laid, place - start, beside, NULL, digits);
 }
 
 /* Rows of 8 bits stand before those of 14, so that few of them are multiplied beside these, in as many digits. */
 void lay_whole(const float *x, int64_t m, int64_t last, int64_t in, Laid room)
 {
     const int64_t first = m;
+    const float most = SHORT * (float)in;
     int64_t coarse = m, fine = last;
     for (; m < last; m++) {
         const float high = largest(x + m * in, in), step = high / SHORT;
-        const int64_t sum = laid_in(x, m, in, step, room, first, coarse, last, 1);
-        Rounded row = rounding_of(x + m * in, in, high, sum, room.outliers + coarse * outliers_in(in));
-        row.row = m;
-        if (!row.fine && row.step != step)
-            laid_in(x, m, in, row.step, room, first, coarse, last, 1);
-        room.rounded[row.fine ? --fine : coarse++] = row;
+        const int64_t sum = sum_of(x + m * in, in, step);
+        const float crest = (float)(sum * CREST) / most, peak = (float)(sum * PEAK) / most;
+        Outlier *outliers = crest < 1.0f ? room.outliers + coarse * outliers_in(in) : NULL;
+        Rounded row = {.step = outliers ? step * crest : step, .fine = peak < 1.0f, .row = m};
+        if (!row.fine) {
+            row.outliers = laid_in(x, m, in, row.step, room, first, coarse, last, outliers, 1);
+            row.fine = row.outliers > outliers_in(in);
+        }
+        room.rounded[row.fine ? --fine : coarse++] = row.fine ? (Rounded){high / LONG, 1, 0, m} : row;
     }
     if (coarse == last)
         return;
     for (int64_t place = DIGITS > 1 ? first + (coarse - first) / MOST * MOST : coarse; place < last; place++) {
         Rounded *row = room.rounded + place;
-        laid_in(x, row->row, in, row->step, room, first, place, last, DIGITS);
+        laid_in(x, row->row, in, row->step, room, first, place, last, NULL, DIGITS);
         row->outliers = 0;
     }
 }
