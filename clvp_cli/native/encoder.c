@@ -1,6 +1,7 @@
 /* An encoder's layers, for all positions of whole sequences: in each, x + attention(norm x), then x + mlp(norm x).
 
-A thread takes some rows through all of an MLP while they are in its cache; for attention, heads of a sequence. */
+Between attentions, a thread takes some rows at a time through all that they need while they are in its cache; for
+attention, a head of a sequence. */
 
 #include "product.h"
 
@@ -257,13 +258,23 @@ static Bench bench_of(char *memory, size_t *size, int64_t width, int64_t longest
     return bench;
 }
 
+/* `some` rows of x through what follows attention in a layer. */
+static void finish_layer(const EncoderLayer *layer, const float *mixed, int64_t some, float *x, Bench bench)
+{
+    multiply_alone(&layer->out, mixed, some, x, x, bench.laid);
+    rms_normed(&layer->before_mlp, x, some, layer->out.out, bench.normed);
+    multiply_alone(&layer->fc1, bench.normed, some, NULL, bench.many, bench.laid);
+    gate(bench.many, some, layer->fc2.in, bench.gated);
+    multiply_alone(&layer->fc2, bench.gated, some, x, x, bench.laid);
+}
+
 /* x (positions, D) through `count` layers, as wide as each other, in place. Heads are a multiple of 8 and at most 128
 wide. Returns 0, or 1 where no memory is left. */
 EXPORTED int clvp_encode(const EncoderLayer *layers, int64_t count, const Sequences *all, float *x, int threads)
 {
     const int64_t rows = all->starts[all->count], width = layers->qkv.in, heads = layers->heads;
-    const int64_t fitting = ROOM / sizeof(float) / layers->fc1.out / MOST * MOST;
-    const int64_t panel = fitting > MOST ? fitting : MOST;
+    const int64_t fitting = ROOM / sizeof(float) / layers->fc1.out, share = (rows + threads - 1) / threads;
+    const int64_t panel = ((fitting < share ? fitting : share) + MOST - 1) / MOST * MOST;
     const int64_t longest = longest_of(all), head = width / heads, bits = bits_of_keys(layers->qkv.bits == 8, head);
     size_t of_bench;
     bench_of(NULL, &of_bench, head, longest, layers, panel);
@@ -275,26 +286,22 @@ EXPORTED int clvp_encode(const EncoderLayer *layers, int64_t count, const Sequen
     char *benches = memory + of_qkv + of_mixed;
 #pragma omp parallel num_threads(threads)
     {
-        const int64_t thread = omp_get_thread_num(); /* takes these rows through what is theirs alone: */
-        const int64_t first = share_of(rows, MOST, thread), over = share_of(rows, MOST, thread + 1);
-        const Bench bench = bench_of(benches + thread * of_bench, &(size_t){0}, head, longest, layers, panel);
-        for (const EncoderLayer *layer = layers; layer < layers + count; layer++) {
-            for (int64_t m = first; m < over; m += panel) {
-                const int64_t some = over - m < panel ? over - m : panel;
-                rms_normed(&layer->before_attention, x + m * width, some, width, bench.normed);
-                multiply_alone(&layer->qkv, bench.normed, some, NULL, qkv + m * layer->qkv.out, bench.laid);
-            }
-#pragma omp barrier
-            attend_each(qkv, heads, head, all, bits, mixed, bench);
-            for (int64_t m = first; m < over; m += panel) {
-                const int64_t some = over - m < panel ? over - m : panel;
+        char *own_bench = benches + omp_get_thread_num() * of_bench;
+        const Bench bench = bench_of(own_bench, &(size_t){0}, head, longest, layers, panel);
+        for (int64_t n = 0; n <= count; n++) {
+#pragma omp for schedule(dynamic)
+            for (int64_t m = 0; m < rows; m += panel) {
+                const int64_t some = rows - m < panel ? rows - m : panel;
                 float *at = x + m * width;
-                multiply_alone(&layer->out, mixed + m * width, some, at, at, bench.laid);
-                rms_normed(&layer->before_mlp, at, some, width, bench.normed);
-                multiply_alone(&layer->fc1, bench.normed, some, NULL, bench.many, bench.laid);
-                gate(bench.many, some, layer->fc2.in, bench.gated);
-                multiply_alone(&layer->fc2, bench.gated, some, at, at, bench.laid);
+                if (n > 0)
+                    finish_layer(layers + n - 1, mixed + m * width, some, at, bench);
+                if (n == count)
+                    continue;
+                rms_normed(&layers[n].before_attention, at, some, width, bench.normed);
+                multiply_alone(&layers[n].qkv, bench.normed, some, NULL, qkv + m * layers->qkv.out, bench.laid);
             }
+            if (n < count)
+                attend_each(qkv, heads, head, all, bits, mixed, bench);
         }
     }
     free(memory);
