@@ -27,6 +27,7 @@ from clvp_cli.model.products import (
     product,
     uses_fbgemm,
 )
+from clvp_cli.model.rounding import row_steps
 from clvp_cli.settings import SamplingSettings
 
 CPU = torch.device("cpu")
@@ -107,7 +108,7 @@ def test_a_row_has_the_same_bits_whatever_is_beside_it(kind, name, inputs, outpu
 def test_whole_numbers_are_summed_exactly(way, monkeypatch):
     """The largest digits and weights, whose pairs fill 16 bits, sum without loss in every kernel that there is.
 
-    So they do in rows of 8 bits; rows have 14 where most numbers are small beside the largest.
+    So they do in rows of 8 bits, outliers included; rows have 14 where most numbers are small beside the largest.
     """
     if not {"ours": native.kernels(), "FBGEMM": uses_fbgemm(), "oneDNN": True}[way]:
         pytest.skip(f"{way} does not multiply whole numbers here")
@@ -118,15 +119,19 @@ def test_whole_numbers_are_summed_exactly(way, monkeypatch):
     weight = torch.randint(-127, 128, (48, 512), generator=draw).float()
     weight[:, 0] = weight[0] = 127.0
     x = torch.randint(-8192, 8193, (9, 512), generator=draw).float()
-    x[:, 32:] = torch.randint(-64, 65, (9, 480), generator=draw).float()
+    x[:, 24:] = torch.randint(-64, 65, (9, 488), generator=draw).float()
     x[:, 0] = x[0, :24] = 8192.0
     x[1, :24] = -8192.0
     short = torch.randint(-127, 128, (9, 512), generator=draw).float()
     short[:, 0] = short[0] = 127.0
     short[1] = -127.0
-    for rows in (x, short, torch.cat((short, x))):
-        got = product("int8", torch.float32, weight, None)(rows).double()
-        torch.testing.assert_close(got, rows.double() @ weight.double().t(), rtol=1e-6, atol=1)
+    above = torch.randint(-8, 9, (9, 512), generator=draw).float()
+    above[:, :5] = torch.tensor([100.0, -100.0, 90.0, -64.0, 80.0])
+    assert bool((row_steps(torch.cat((x, short))) == 1).all()) and bool((row_steps(above) < 100 / 127).all())
+    for rows in (x, short, above, torch.cat((short, x, above))):
+        got, step = product("int8", torch.float32, weight, None)(rows).double(), row_steps(rows)
+        whole = (rows * step.reciprocal()).round().double()
+        torch.testing.assert_close(got, whole @ weight.double().t() * step.double(), rtol=1e-6, atol=1)
 
 
 @needs_onednn

@@ -29,6 +29,7 @@ from .products import (
     Product,
     can_pack_halves,
     flowing,
+    is_whole,
     needs_company,
     product,
 )
@@ -236,7 +237,10 @@ def cache_dtype(decoder: CodeDecoder) -> torch.dtype:
 
 def row_dtype(decoder: CodeDecoder) -> torch.dtype:
     """The same of what rows have said themselves: 8 bits beside weights of 8, where our kernel attends."""
-    return torch.int8 if attends_natively(decoder) and _in_whole(decoder) else cache_dtype(decoder)
+    if not attends_natively(decoder):
+        return cache_dtype(decoder)
+    whole = is_whole(cast(PackedDecoderLayer, decoder.stack.layers[0]).fc)
+    return torch.int8 if whole else cache_dtype(decoder)
 
 
 def attends_natively(decoder: CodeDecoder) -> bool:
@@ -257,12 +261,6 @@ def _in_full(decoder: CodeDecoder) -> bool:
     """Whether a packed decoder's weights are float32."""
     fc = cast(PackedDecoderLayer, decoder.stack.layers[0]).fc
     return fc.times.dtype == torch.float32 if isinstance(fc, NativeProduct) else needs_company(fc, flow_dtype(decoder))
-
-
-def _in_whole(decoder: CodeDecoder) -> bool:
-    """Whether they are whole numbers of 8 bits."""
-    fc = cast(PackedDecoderLayer, decoder.stack.layers[0]).fc
-    return isinstance(fc, DigitsProduct) or (isinstance(fc, NativeProduct) and fc.times.dtype == torch.int8)
 
 
 def least_rows(decoder: CodeDecoder) -> int:

@@ -63,13 +63,14 @@ def _native_norm(norm: ClvpRMSNorm) -> ClvpRMSNorm | native.RmsNorm:
 
 @dataclass
 class NativeAttendAll(AttendOne):
-    """By our own kernel, within each of the sequences whose positions are the rows."""
+    """By our own kernel, within each of the sequences whose positions are the rows; `whole` rounds keys and queries."""
 
     sequences: native.Sequences
+    whole: bool
 
     def joined(self, qkv: Tensor) -> Tensor:
         """(positions, 3, H, d) → (positions, H, d)."""
-        return self.sequences.attend(qkv)
+        return self.sequences.attend(qkv, whole=self.whole)
 
 
 def attends_all_natively(encoder: Encoder) -> bool:

@@ -264,6 +264,11 @@ class HalfHead(nn.Module):
         return out[: len(rows)].view(*x.shape[:-1], -1)
 
 
+def is_whole(part: nn.Module) -> bool:
+    """Whether a product's weight is whole numbers of 8 bits."""
+    return isinstance(part, DigitsProduct) or (isinstance(part, NativeProduct) and part.times.dtype == torch.int8)
+
+
 def needs_company(part: nn.Module, dtype: torch.dtype) -> bool:
     """Whether a product's kernel gives a row other bits if there are fewer than FEW_ROWS."""
     return dtype == torch.float32 and (type(part) in (Product, OneDnnProduct) or isinstance(part, nn.Linear))

@@ -7,6 +7,7 @@ each sequence by itself. Tensors only. n sequences of one length T, H heads, d h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from torch.nn import functional as F
 
 from .. import native
 from .encoder import Encoder, rotary_angles, rotate, turns
-from .packed_encoder import NativeAttendAll, attends_all_natively, native_encoder
+from .packed_encoder import NativeAttendAll, PackedEncoderLayer, attends_all_natively, native_encoder
+from .products import is_whole
 
 
 def ragged_hidden(encoder: Encoder, groups: Sequence[Tensor]) -> list[Tensor]:
@@ -37,7 +39,7 @@ def _natively(encoder: Encoder, x: Tensor, groups: Sequence[Tensor]) -> Tensor:
     stack = native_encoder(encoder)
     if stack is not None:
         return stack(x, sequences)
-    attend = NativeAttendAll(sequences)
+    attend = NativeAttendAll(sequences, is_whole(cast(PackedEncoderLayer, encoder.layers[0]).fc1))
     for layer in encoder.layers:
         x = layer(x, attend)
     return x

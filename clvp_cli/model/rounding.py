@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 SHORT, LONG = 127, 8192  # the largest number of a row in 8 bits, and in 14
-CREST, PEAK = 10, 32  # 8 bits of a row reach so many times the mean of its numbers without signs, as in whole.c
+CREST, PEAK = 12, 32  # 8 bits of a row reach so many times the mean of its numbers without signs, as in whole.c
 OUTLIERS = 32  # of so many numbers of a row, one may be above it, as in kernels.h
 FLATTEST = 10  # a column is made at most 2 to this times as large, or as small
 AT_ONCE = 2**17  # numbers of a weight that are rounded at once

@@ -60,7 +60,7 @@ INLINE void add_pieces(Whole sums[PIECES], const char *four, const Whole some[PI
 INLINE Whole added(Whole sum, const char *quads, int64_t i, int32_t above)
 {
     const Whole some = _mm512_sll_epi32(_mm512_loadu_si512(quads), _mm_cvtsi32_si128(24 - 8 * (int)i));
-    return _mm512_add_epi32(sum, _mm512_mullo_epi32(_mm512_srai_epi32(some, 24), _mm512_set1_epi32(above)));
+    return _mm512_dpwssd_epi32(sum, _mm512_srai_epi32(some, 24), _mm512_set1_epi32(above & 0xffff));
 }
 
 /* What sums start from: what the 64, or 128, add to them, less than nothing. */
