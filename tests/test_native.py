@@ -54,7 +54,7 @@ def test_a_product_is_that_of_the_rounded_rows(inputs, outputs, rows):
 
 @pytest.mark.parametrize("inputs", [48, 64, 1024, 1040, 8192])
 def test_what_a_whole_number_counts(inputs):
-    """The largest is 127; or twelve times the mean, few being above; or the largest is 8192, where it or many are far."""
+    """The largest is 127; or twelve times the mean is, few being above; or the largest is 8192: it or many are far."""
     x, *_ = drawn(inputs, 1, 24)
     largest, mean, step = x.abs().amax(-1), x.abs().mean(-1), row_steps(x).squeeze(-1)
     even, peaked, clipped, many = (step[rest::6] for rest in (0, 1, 2, 5))

@@ -16,8 +16,8 @@ from . import loading
 from .loading import CEncoderLayer, CLayer, CNorm, CPlaces, CPrompt, CRmsNorm, CSequences, address, described, kernels
 
 __all__ = [
-    "COUNTS", "FLOATS", "LANES", "Attention", "EncoderLayer", "EncoderStack", "Layer", "RmsNorm", "Sequences", "Stack", "Weight",
-    "attends", "gated", "has_brains", "is_outdone", "is_wide", "kernels", "multiplies", "takes",
+    "COUNTS", "FLOATS", "LANES", "STEP", "Attention", "EncoderLayer", "EncoderStack", "Layer", "RmsNorm", "Sequences",
+    "Stack", "Weight", "attends", "gated", "has_brains", "is_outdone", "is_wide", "kernels", "multiplies", "takes",
 ]  # fmt: skip
 
 STEP = 16  # inputs, whole numbers, of which there is a multiple

@@ -106,7 +106,8 @@ static void turn(const float *x, int64_t width, const Sequences *all, int64_t t,
 static void lay_key(const float *key, const Weight *keys, int64_t t, float *steps, int32_t *starts)
 {
     char *column = (char *)numbers_at(keys, 0, t) + t % BLOCK * QUAD;
-    const __m256 of_one = _mm256_set1_ps(SHORT / largest(key, keys->in));
+    steps[t] = largest(key, keys->in) / SHORT;
+    const __m256 of_one = _mm256_set1_ps(1.0f / steps[t]);
     __m256i sums = _mm256_setzero_si256();
     for (int64_t i = 0; i < keys->in; i += LANES, column += 2 * BLOCK * QUAD) {
         const __m256i numbers = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(key + i), of_one));
@@ -116,10 +117,7 @@ static void lay_key(const float *key, const Weight *keys, int64_t t, float *step
         *(int32_t *)(column + BLOCK * QUAD) = (int32_t)(eight >> 32);
         sums = _mm256_add_epi32(sums, numbers);
     }
-    int32_t sum[LANES];
-    _mm256_storeu_si256((__m256i *)sum, sums);
-    starts[t] = -64 * (sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7]);
-    steps[t] = largest(key, keys->in) / SHORT;
+    starts[t] = -64 * (int32_t)sum_of_eight(sums);
 }
 
 /* Positions of a sequence, and nothing behind them, whole blocks. */
@@ -309,8 +307,7 @@ EXPORTED int clvp_encode(const EncoderLayer *layers, int64_t count, const Sequen
 }
 
 /* What lies between products, where these are others' than ours: `attend_each` by so many threads; `whole` tells that
-products are of whole numbers. Returns 0, or 1
-where no memory is left. */
+products are of whole numbers. Returns 0, or 1 where no memory is left. */
 EXPORTED int clvp_attend_all(const float *qkv, int64_t heads, int64_t width, const Sequences *all, int whole,
                              float *out, int threads)
 {

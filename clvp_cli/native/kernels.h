@@ -133,6 +133,17 @@ INLINE __m128 four_sums(__m256 a, __m256 b, __m256 c, __m256 d)
     return _mm_add_ps(_mm256_castps256_ps128(four), _mm256_extractf128_ps(four, 1));
 }
 
+/* The sum of eight whole numbers. */
+INLINE int64_t sum_of_eight(__m256i x)
+{
+    int32_t eight[LANES];
+    int64_t sum = 0;
+    _mm256_storeu_si256((__m256i *)eight, x);
+    for (int i = 0; i < LANES; i++)
+        sum += eight[i];
+    return sum;
+}
+
 /* The largest of eight. */
 INLINE float largest_of(__m256 x)
 {

@@ -22,8 +22,8 @@
 typedef __m512i Whole;
 typedef __m512 Sums;
 
-/* Eight numbers → two quads, in the lower part of either half: of one digit, from -128 to 127, to which 128 is added; or of
-four higher and four lower ones, numbers being from -8192 to 8192, and 64 added to each. */
+/* Eight numbers → two quads, in the lower part of either half: of one digit, from -128 to 127, to which 128 is added;
+or of four higher and four lower ones, numbers being from -8192 to 8192, and 64 added to each. */
 INLINE __m256i quads(__m256i numbers, const int digits)
 {
     if (digits == 1) {

@@ -25,12 +25,7 @@ static int64_t sum_of(const float *x, int64_t in, float step)
     __m256i sums = _mm256_setzero_si256();
     for (int64_t k = 0; k < in; k += LANES)
         sums = _mm256_add_epi32(sums, _mm256_abs_epi32(rounded(x + k, of_one)));
-    int32_t eight[LANES];
-    int64_t sum = 0;
-    _mm256_storeu_si256((__m256i *)eight, sums);
-    for (int i = 0; i < LANES; i++)
-        sum += eight[i];
-    return sum;
+    return sum_of_eight(sums);
 }
 
 /* What eight numbers from input k on have above 8 bits → behind `count` outliers. Returns how many these are then; more
@@ -42,7 +37,7 @@ static __attribute__((noinline)) int64_t with_outliers(__m256i numbers, int64_t 
     _mm256_storeu_si256((__m256i *)eight, numbers);
     for (int i = 0; i < LANES; i++) {
         const int32_t number = eight[i], kept = number > 127 ? 127 : number < -128 ? -128 : number;
-        if (number >= -127 && number <= 127)
+        if (abs(number) <= 127)
             continue;
         if (count >= most)
             return most + 1;
