@@ -13,9 +13,13 @@ import torch
 from torch.nn import functional as F
 
 from clvp_cli import native
+from clvp_cli.config import ClvpDecoderConfig
+from clvp_cli.generation.engine import native_choice, permitted
+from clvp_cli.generation.sampler import choose
 from clvp_cli.model.encoder import turns
 from clvp_cli.model.rounding import row_steps
 from clvp_cli.native import loading, pages
+from clvp_cli.settings import SamplingSettings
 
 needs_kernels = pytest.mark.skipif(native.kernels() is None, reason="the kernels are not built, or no AVX2")
 SHAPES = [(48, 33), (64, 128), (1024, 50), (1040, 7), (8192, 3)]  # in, out: steps that remain, outputs that remain
@@ -252,6 +256,49 @@ def test_a_row_attends_alike_among_any_rows(dtype):
     qkv[2, :, 1, 7] = float("nan")
     got = native.Attention(cache.clone(), prompts, sizes, of_row)(qkv, lengths)
     assert got[2, 1].isnan().all() and torch.equal(got[[0, 1, 3, 4]], whole[[0, 1, 3, 4]])
+
+
+CHOICES = [
+    SamplingSettings(),
+    SamplingSettings(top_k=1),
+    SamplingSettings(top_p=1.0, repetition_penalty=0.7),
+    SamplingSettings(top_k=256, temperature=2.0, repetition_penalty=1.0),
+    SamplingSettings(top_k=200, top_p=0.3, min_codes=5, suppress_start=False),
+]
+
+
+@needs_kernels
+@pytest.mark.parametrize("options", CHOICES)
+@pytest.mark.parametrize("codes", [300, 8194])
+def test_codes_are_drawn_as_the_sampler_draws_them(options, codes):
+    """The same code for each draw, and log p within float32's rounding, whatever rows are beside it."""
+    config = ClvpDecoderConfig(vocab_size=codes, bos_token_id=codes - 2, eos_token_id=codes - 1)
+    draw = torch.Generator().manual_seed(codes)
+    logits = 3 * torch.randn(64, codes, generator=draw)
+    logits[:9, codes - 1] = logits[9:20, codes - 2] = 30.0
+    said, counts = torch.rand(64, codes, generator=draw) < 0.01, torch.randint(0, 9, (64,), generator=draw)
+    draws = torch.rand(64, generator=draw, dtype=torch.float64)
+    choice = native_choice(config, options, logits.device)
+    got, log_p = choice(logits, said, counts, draws)
+    assert torch.equal(got, choose(permitted(logits, counts, config, options), said, draws, options))
+    want = logits.double().log_softmax(-1).gather(1, got.unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(log_p, want, rtol=0, atol=1e-5)
+    for row in range(0, 64, 7):
+        one = slice(row, row + 1)
+        alone = choice(logits[one], said[one], counts[one], draws[one])
+        assert torch.equal(alone[0], got[one]) and torch.equal(alone[1], log_p[one])
+    logits[3] = float("nan")
+    spoilt, _ = choice(logits, said, counts, draws)
+    assert 0 <= int(spoilt[3]) < codes and torch.equal(spoilt[4:], got[4:])
+
+
+@needs_kernels
+def test_what_the_kernel_does_not_draw():
+    """Other options are the sampler's own."""
+    config, near = ClvpDecoderConfig(), torch.device("cpu")
+    assert native_choice(config, SamplingSettings(), torch.device("cuda")) is None
+    for options in (SamplingSettings(top_k=0), SamplingSettings(top_k=257), SamplingSettings(typical_p=0.9)):
+        assert native_choice(config, options, near) is None
 
 
 def in_type(full, dtype):

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..model.layers import Attend, MaskedAttend
+from ..model.products import VECTOR
 
-VECTOR = 32  # numbers of 16 bits that a processor holds at once
 BLOCK = VECTOR  # positions by which the rows' caches grow
 FAR_BLOCK = 4 * BLOCK  # the same on a GPU, where a graph is captured for each extent, and for narrow heads
 NARROW = 16  # heads less wide than this: PyTorch's products of so few numbers round by how many there are

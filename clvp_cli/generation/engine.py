@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import native
 from ..config import ClvpDecoderConfig
 from ..model.decoder import CodeDecoder
 from ..model.packed import cache_dtype, flow_dtype, least_rows, row_dtype
 from ..model.products import FEW_ROWS
-from ..native import COUNTS
 from ..records import Codes
 from ..settings import SamplingSettings
 from .cache import BLOCK, FAR_BLOCK, NARROW, PromptCache, PromptRecorder, RowCache
@@ -99,7 +99,7 @@ def rows_that_fit(decoder: CodeDecoder, options: SamplingSettings, batch_size: i
 def _kept(decoder: CodeDecoder) -> tuple[int, int, torch.dtype]:
     """What rows keep of each code: heads, the numbers of a head, and their type."""
     heads, dtype = decoder.config.num_attention_heads, row_dtype(decoder)
-    return heads, decoder.config.hidden_size // heads + (COUNTS if dtype == torch.int8 else 0), dtype
+    return heads, decoder.config.hidden_size // heads + (native.COUNTS if dtype == torch.int8 else 0), dtype
 
 
 def row_cache(decoder: CodeDecoder, rows: int, longest: int) -> RowCache:
@@ -117,6 +117,23 @@ def prefill(decoder: CodeDecoder, prefix: Tensor) -> _Prefilled:
     embeds = torch.cat((prefix.unsqueeze(0).to(first.dtype), first), dim=1)
     hidden = decoder.stack.hidden(embeds, recorder.attend)
     return _Prefilled(recorder.cache(), decoder.logits(hidden[0, -1:])[0])
+
+
+def native_choice(config: ClvpDecoderConfig, options: SamplingSettings, device: torch.device) -> native.Choice | None:
+    """What `permitted` and `choose` do, by our own kernel, if it is there and knows these options."""
+    if device.type != "cpu" or native.kernels() is None or not 0 < options.top_k <= native.MOST_KEPT:
+        return None
+    if options.typical_p < 1.0:
+        return None
+    return native.Choice(
+        penalty=options.repetition_penalty,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        start=config.bos_token_id if options.suppress_start else -1,
+        stop=config.eos_token_id,
+        least=least_codes(options),
+    )
 
 
 class Slots:
@@ -141,6 +158,7 @@ class Slots:
         self.logprobs = torch.zeros(rows, dtype=torch.float64, device=device)
         self.logits = torch.zeros(rows, config.vocab_size, dtype=flow_dtype(decoder), device=device)
         self.ended = torch.zeros(rows, dtype=torch.bool, device=device)  # by the code just sampled
+        self.choice = native_choice(config, options, device)
         self.sampling, self.feeding = Replays(device), Replays(device)
         self.owners: list[tuple[int, int]] = []  # (prompt number, candidate index) of each live row
         self.sharing: Sharing | None = None  # the live rows by prompt; None until the next step needs it
@@ -181,12 +199,16 @@ class Slots:
 
     def _sample(self, n: int) -> None:
         config = self.decoder.config
-        logits = self.logits[:n].float()
-        allowed = permitted(logits, self.counts[:n], config, self.options)
-        places = self.counts[:n].unsqueeze(1)
+        logits, said, counts = self.logits[:n].float(), self.said[:n], self.counts[:n]
+        places = counts.unsqueeze(1)
         draws = None if self.options.greedy else self.draws[:n].gather(1, places).squeeze(1)
-        codes = choose(allowed, self.said[:n], draws, self.options).unsqueeze(1)
-        self.logprobs[:n] += logits.log_softmax(-1).gather(1, codes).squeeze(1)
+        if self.choice is not None and draws is not None and self.sampling.capture is None:
+            chosen, log_p = self.choice(logits, said, counts, draws)
+        else:
+            chosen = choose(permitted(logits, counts, config, self.options), said, draws, self.options)
+            log_p = logits.log_softmax(-1).gather(1, chosen.unsqueeze(1)).squeeze(1)
+        codes = chosen.unsqueeze(1)
+        self.logprobs[:n] += log_p
         self.codes[:n].scatter_(1, places, codes)
         self.said[:n].scatter_(1, codes, True)
         self.counts[:n] += 1

@@ -34,6 +34,7 @@ OURS: dict[Kind, torch.dtype] = {  # kinds of our own kernel's, in floats
     "brain": torch.bfloat16,
 }
 DIGIT, BASE = 64, 128  # the largest of a number's two digits, and what the higher one counts
+VECTOR = 32  # numbers of 16 bits that a processor holds at once
 ROWS_HINT = 16  # for how many rows oneDNN lays a weight out; any number can be multiplied
 X86 = ("x86_64", "AMD64")
 INT4_GROUP = 128  # inputs that share a scale and a zero
@@ -56,9 +57,10 @@ class Product(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
     def activated(self, x: Tensor, name: str) -> Tensor:
-        """The activation of that name behind the product."""
-        out: Tensor = activation(name)(self(x))
-        return out
+        """The activation of that name behind the product; of whole vectors, for PyTorch rounds what remains otherwise."""
+        made = self(x)
+        out: Tensor = activation(name)(F.pad(made, (0, -made.shape[-1] % VECTOR)))
+        return out[..., : made.shape[-1]]
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         """The product added to `residual` (…, out)."""

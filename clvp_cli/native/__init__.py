@@ -13,17 +13,31 @@ import torch
 from torch import Tensor, nn
 
 from . import loading
-from .loading import CEncoderLayer, CLayer, CNorm, CPlaces, CPrompt, CRmsNorm, CSequences, address, described, kernels
+from .loading import (
+    CChoice,
+    CEncoderLayer,
+    CLayer,
+    CNorm,
+    CPlaces,
+    CPrompt,
+    CRmsNorm,
+    CSequences,
+    address,
+    described,
+    kernels,
+)
 
 __all__ = [
-    "COUNTS", "FLOATS", "LANES", "STEP", "Attention", "EncoderLayer", "EncoderStack", "Layer", "RmsNorm", "Sequences",
-    "Stack", "Weight", "attends", "gated", "has_brains", "is_outdone", "is_wide", "kernels", "multiplies", "takes",
+    "COUNTS", "FLOATS", "LANES", "MOST_KEPT", "STEP", "Attention", "Choice", "EncoderLayer", "EncoderStack", "Layer",
+    "RmsNorm", "Sequences", "Stack", "Weight", "attends", "gated", "has_brains", "is_outdone", "is_wide", "kernels",
+    "multiplies", "takes",
 ]  # fmt: skip
 
 STEP = 16  # inputs, whole numbers, of which there is a multiple
 BRAIN_STEP = 32  # of inputs in bfloat16
 LANES = 8  # floats that a processor holds at once
 MOST_WIDTH = 128  # of a head
+MOST_KEPT = 256  # codes that one is drawn from
 COUNTS = 4  # bytes behind a position's whole numbers: what one of them counts
 FLOATS = (torch.float16, torch.float32)
 
@@ -161,6 +175,35 @@ class Stack:
         given = ctypes.addressof(self.layers), ctypes.addressof(self.places), len(self.layers), lengths.data_ptr()
         _done(_built().clvp_layers(*given, x.data_ptr(), len(x), made.data_ptr(), torch.get_num_threads()))
         return made
+
+
+class Choice:
+    """How the next code of each row is drawn: at most MOST_KEPT of the most probable, and of these a mass of top_p.
+
+    `start` is never drawn if it is not below 0, nor is `stop` by rows whose codes so far are fewer than `least`.
+    """
+
+    def __init__(
+        self, *, penalty: float, temperature: float, top_p: float, top_k: int, start: int, stop: int, least: int
+    ) -> None:
+        assert 0 < top_k <= MOST_KEPT
+        self.described = CChoice(penalty, temperature, top_p, top_k, start, stop, least)
+
+    def __call__(self, logits: Tensor, said: Tensor, counts: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, V), what was said likewise, counts of codes so far (n,) and draws (n,) from 0 to 1 → codes (n,).
+
+        And with them log p (n,) of each in float64, under the logits as they are.
+        """
+        assert logits.is_contiguous() and said.is_contiguous() and logits.dtype == torch.float32
+        rows, codes = logits.shape
+        chosen, log_p = torch.empty_like(counts), torch.empty_like(draws)
+        given = ctypes.addressof(self.described), logits.data_ptr(), rows, codes, said.data_ptr(), counts.data_ptr()
+        _done(
+            _built().clvp_choose(
+                *given, draws.data_ptr(), chosen.data_ptr(), log_p.data_ptr(), min(rows, torch.get_num_threads())
+            )
+        )
+        return chosen, log_p
 
 
 class RmsNorm:

@@ -86,13 +86,19 @@ INLINE void found(const float *weights, const char *values, int64_t count, const
     }
 }
 
-float weighed(float *logits, int64_t count)
+float highest(float *logits, int64_t count)
 {
-    __m256 high = _mm256_set1_ps(-INFINITY), sums = _mm256_setzero_ps();
+    __m256 high = _mm256_set1_ps(-INFINITY);
     _mm256_storeu_ps(logits + count, high);
     for (int64_t t = 0; t < count; t += LANES)
         high = _mm256_max_ps(_mm256_loadu_ps(logits + t), high);
-    high = _mm256_set1_ps(largest_of(high));
+    return largest_of(high);
+}
+
+float weighed(float *logits, int64_t count)
+{
+    const __m256 high = _mm256_set1_ps(highest(logits, count));
+    __m256 sums = _mm256_setzero_ps();
     for (int64_t t = 0; t < count; t += LANES) { /* what is behind weighs no more than e to the -87 */
         const __m256 some = exponential(_mm256_sub_ps(_mm256_loadu_ps(logits + t), high));
         _mm256_storeu_ps(logits + t, some);

@@ -78,9 +78,10 @@ typedef struct {
     const int64_t *of_row;
 } Places;
 
-/* By one thread, which waits for no other: `multiply`, of rows that stay in the second cache; and logits (count), with
-room for LANES more, → e to the (logit - largest), and their sum. */
+/* By one thread, which waits for no other: `multiply`, of rows that stay in the second cache; and of logits (count),
+with room for LANES more, the largest, and what they are as e to the (logit - largest), and their sum. */
 void multiply_alone(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, Laid room);
+float highest(float *logits, int64_t count);
 float weighed(float *logits, int64_t count);
 
 /* The bytes of so many rows, laid to be multiplied, and their room in so much memory, whole lines. */

@@ -57,6 +57,15 @@ class CLayer(ctypes.Structure):
     )
 
 
+class CChoice(ctypes.Structure):
+    """How a code is drawn."""
+
+    _fields_ = (
+        *((name, ctypes.c_float) for name in ("penalty", "temperature", "top_p")),
+        *((name, Count) for name in ("top_k", "start", "stop", "least")),
+    )
+
+
 class CRmsNorm(ctypes.Structure):
     """Normalisation by the root of the mean square."""
 
@@ -215,5 +224,6 @@ def _loaded(name: str) -> ctypes.CDLL | None:
     library.clvp_rms_norm.argtypes = (Address, Address, Count, Count, *last)
     library.clvp_gate.argtypes = (Address, Count, Count, *last)
     library.clvp_rms_norm.restype = library.clvp_gate.restype = None
+    library.clvp_choose.argtypes = (Address, Address, Count, Count, *(Address,) * 4, *last)
     library.clvp_layers.argtypes = (Address, Address, Count, Address, Address, Count, *last)
     return library
