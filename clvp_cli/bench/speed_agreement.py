@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..generation.engine import Prompt, generate
+from ..generation.engine import Prompt, Slots, generate, prefill
 from ..pipeline import Clvp
 from ..records import Candidate
 from ..settings import SamplingSettings
@@ -75,10 +75,17 @@ def _scores(clvp: Clvp, text: str, group: Sequence[Candidate]) -> Floats:
 
 @torch.inference_mode()
 def _next_codes(clvp: Clvp, text: str, voice: NDArray[np.float32], group: Sequence[Candidate]) -> torch.Tensor:
-    """log p of every next code along the first candidate (T + 1, V)."""
-    decoder = clvp.core.decoder
-    codes = torch.from_numpy(np.append(decoder.config.bos_token_id, group[0].codes))[None]
-    return decoder.logits(decoder.teacher_forced(clvp.prefix(text, voice)[None], codes))[0].float().log_softmax(-1)
+    """log p of every next code along the first candidate (T + 1, V), by steps that round keys and values they keep."""
+    decoder, codes = clvp.core.decoder, torch.from_numpy(group[0].codes)
+    prompt = prefill(decoder, clvp.prefix(text, voice))
+    slots = Slots(decoder, SamplingSettings(max_codes=len(codes) + 1), 1)
+    slots.admit(0, 0, 0, prompt.logits)
+    logs = [slots.logits[0].float().log_softmax(-1)]
+    for code in codes.unsqueeze(1).unbind():
+        slots.say(code)
+        slots.step({0: prompt})
+        logs.append(slots.logits[0].float().log_softmax(-1))
+    return torch.stack(logs)
 
 
 def _divergence(log_p: torch.Tensor, log_q: torch.Tensor) -> float:

@@ -207,12 +207,16 @@ class Slots:
         else:
             chosen = choose(permitted(logits, counts, config, self.options), said, draws, self.options)
             log_p = logits.log_softmax(-1).gather(1, chosen.unsqueeze(1)).squeeze(1)
-        codes = chosen.unsqueeze(1)
         self.logprobs[:n] += log_p
-        self.codes[:n].scatter_(1, places, codes)
+        self.say(chosen)
+        self.ended[:n] = (chosen == config.eos_token_id) | (self.counts[:n] >= self.limit)
+
+    def say(self, codes: Tensor) -> None:
+        """Let the first rows say these (n,) next, drawn or not; `step` then feeds them."""
+        n, codes = len(codes), codes.unsqueeze(1)
+        self.codes[:n].scatter_(1, self.counts[:n].unsqueeze(1), codes)
         self.said[:n].scatter_(1, codes, True)
         self.counts[:n] += 1
-        self.ended[:n] = (codes.squeeze(1) == config.eos_token_id) | (self.counts[:n] >= self.limit)
 
     def collect(self) -> Iterator[Generated]:
         """Take out the rows that ended, from the last to the first."""

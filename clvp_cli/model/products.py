@@ -57,7 +57,7 @@ class Product(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
     def activated(self, x: Tensor, name: str) -> Tensor:
-        """The activation of that name behind the product; of whole vectors, for PyTorch rounds what remains otherwise."""
+        """The activation of that name behind the product: of whole vectors, since PyTorch rounds a rest otherwise."""
         made = self(x)
         out: Tensor = activation(name)(F.pad(made, (0, -made.shape[-1] % VECTOR)))
         return out[..., : made.shape[-1]]
