@@ -67,7 +67,7 @@ static int64_t shortlist(const float *logits, int64_t codes, int64_t most, Kept 
 static int64_t nucleus(const Choice *how, Kept *kept, int64_t count)
 {
     double sum = 0.0, before = 0.0;
-    const double first = kept[0].value;
+    const double first = count ? kept[0].value : 0.0;
     for (int64_t i = 0; i < count; i++)
         sum += kept[i].value = exp((kept[i].value - first) / how->temperature);
     for (int64_t i = 0; i < count; before += kept[i++].value)
