@@ -121,9 +121,8 @@ def prefill(decoder: CodeDecoder, prefix: Tensor) -> _Prefilled:
 
 def native_choice(config: ClvpDecoderConfig, options: SamplingSettings, device: torch.device) -> native.Choice | None:
     """What `permitted` and `choose` do, by our own kernel, if it is there and knows these options."""
-    if device.type != "cpu" or native.kernels() is None or not 0 < options.top_k <= native.MOST_KEPT:
-        return None
-    if options.typical_p < 1.0:
+    known = 0 < options.top_k <= native.MOST_KEPT and options.typical_p >= 1.0
+    if device.type != "cpu" or native.kernels() is None or not known:
         return None
     return native.Choice(
         penalty=options.repetition_penalty,

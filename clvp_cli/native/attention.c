@@ -29,9 +29,7 @@ static void stored(const float *x, int64_t width, int64_t bits, char *numbers)
         } else if (bits == 16) {
             _mm_storeu_si128((__m128i *)numbers, _mm256_cvtps_ph(eight, _MM_FROUND_TO_NEAREST_INT));
         } else {
-            const __m256i whole = _mm256_cvtps_epi32(_mm256_mul_ps(eight, of_one));
-            const __m128i some = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
-            _mm_storel_epi64((__m128i *)numbers, _mm_packs_epi16(some, some));
+            _mm_storel_epi64((__m128i *)numbers, in_bytes(rounded(x + i, of_one)));
         }
     }
     if (bits == 8)

@@ -165,6 +165,18 @@ INLINE float largest(const float *x, int64_t in)
     return largest_of(eight) + across(_mm256_mul_ps(eight, _mm256_setzero_ps()));
 }
 
+/* Eight numbers from x on as whole ones, `of_one` being what 1 is; and such ones, from -128 to 127, in bytes. */
+INLINE __m256i rounded(const float *x, __m256 of_one)
+{
+    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), of_one));
+}
+
+INLINE __m128i in_bytes(__m256i numbers)
+{
+    const __m128i some = _mm_packs_epi32(_mm256_castsi256_si128(numbers), _mm256_extracti128_si256(numbers, 1));
+    return _mm_packs_epi16(some, some);
+}
+
 /* Eight numbers of so many bits, of 8 whole ones. */
 INLINE __m256 floats(const char *numbers, const int bits)
 {

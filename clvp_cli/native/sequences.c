@@ -34,9 +34,8 @@ static void lay_key(const float *key, const Weight *keys, int64_t t, float *step
     const __m256 of_one = _mm256_set1_ps(1.0f / steps[t]);
     __m256i sums = _mm256_setzero_si256();
     for (int64_t i = 0; i < keys->in; i += LANES, column += 2 * BLOCK * QUAD) {
-        const __m256i numbers = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(key + i), of_one));
-        const __m128i some = _mm_packs_epi32(_mm256_castsi256_si128(numbers), _mm256_extracti128_si256(numbers, 1));
-        const int64_t eight = _mm_cvtsi128_si64(_mm_packs_epi16(some, some));
+        const __m256i numbers = rounded(key + i, of_one);
+        const int64_t eight = _mm_cvtsi128_si64(in_bytes(numbers));
         *(int32_t *)column = (int32_t)eight;
         *(int32_t *)(column + BLOCK * QUAD) = (int32_t)(eight >> 32);
         sums = _mm256_add_epi32(sums, numbers);

@@ -12,12 +12,6 @@ so exactly. */
 #define CREST 12
 #define PEAK 32
 
-/* Eight numbers from x on as whole ones, `of_one` being what 1 is. */
-INLINE __m256i rounded(const float *x, __m256 of_one)
-{
-    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), of_one));
-}
-
 /* The sum of a row's whole numbers without their signs. */
 static int64_t sum_of(const float *x, int64_t in, float step)
 {
