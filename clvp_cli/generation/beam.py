@@ -67,9 +67,8 @@ def beam_search(decoder: CodeDecoder, prompt: Prompt, options: SamplingSettings)
         step = shared.step(rows, cache.make_room(rows))
         position = torch.full((rows, 1), int(code_position(count, options)), device=codes.device)
         fed = torch.cat((chosen, chosen[:1].expand(rows - width))).unsqueeze(1)
-        hidden = step.hidden(decoder.stack, decoder.stack.embed(fed, position))
+        logits = step.logits(decoder, fed, position)[:width]
         step.done()
-        logits = decoder.logits(hidden[:width, 0])
     if not found.closed(float(scores.max()), codes.shape[1]):
         for row, logprob in zip(codes.tolist(), scores.tolist(), strict=True):
             found.add(row, logprob, len(row))

@@ -258,10 +258,8 @@ class Slots:
         last = self.counts[:n].unsqueeze(1) - 1
         codes, positions = self.codes[:n].gather(1, last), code_position(last, self.options)
         assert isinstance(positions, Tensor)
-        stack = self.decoder.stack
-        hidden = step.hidden(stack, stack.embed(codes, positions))
+        self.logits[:n] = step.logits(self.decoder, codes, positions)
         step.done()
-        self.logits[:n] = self.decoder.logits(hidden[:, 0])
 
 
 Progress = Callable[[int, int], None]  # candidates done, codes sampled since the last call

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import native
-from ..model.decoder import CodeDecoder, DecoderStack
+from ..model.decoder import CodeDecoder
 from ..model.layers import AttendOne
-from ..model.packed import NativeAttend, attends_natively, least_queries, native_layers
+from ..model.packed import NativeAttend, attends_natively, least_queries, native_decoder
 from .cache import PromptCache, RowCache
 
 
@@ -36,9 +36,10 @@ class Step(ABC):
     def attend(self, layer: int) -> AttendOne:
         """The way of layer `layer`: write keys and values, then attend."""
 
-    def hidden(self, stack: DecoderStack, embeds: Tensor) -> Tensor:
-        """Each row's next code (N, 1, D) through all layers and the norm behind them → (N, 1, D)."""
-        return stack.hidden(embeds, self.attend)
+    def logits(self, decoder: CodeDecoder, codes: Tensor, positions: Tensor) -> Tensor:
+        """Each row's code (N, 1) at its position (N, 1) through all of the decoder → (N, V)."""
+        stack = decoder.stack
+        return decoder.logits(stack.hidden(stack.embed(codes, positions), self.attend)[:, 0])
 
     def done(self) -> None:
         """The step's keys now count."""
@@ -64,16 +65,16 @@ class Sharing(ABC):
 def sharing(decoder: CodeDecoder, cache: RowCache, prompts: Sequence[PromptCache], owners: Tensor) -> Sharing:
     """Rows by prompt: owners (N,) says which of `prompts` each row continues."""
     if attends_natively(decoder):
-        return NativeSharing(native_layers(decoder), cache, prompts, owners)
+        return NativeSharing(native_decoder(decoder), cache, prompts, owners)
     return GroupedSharing(cache, prompts, owners, least_queries(decoder))
 
 
 class NativeSharing(Sharing):
-    """For our own kernel: where everything lies, in each layer; `layers`, if all of them are its own."""
+    """For our own kernel: where everything lies, in each layer; `whole`, if it has all of a step."""
 
     def __init__(
         self,
-        layers: list[native.Layer] | None,
+        whole: native.Decoder | None,
         cache: RowCache,
         prompts: Sequence[PromptCache],
         owners: Tensor,
@@ -82,7 +83,7 @@ class NativeSharing(Sharing):
         sizes = [prompt.length for prompt in prompts]
         parts = zip(cache.layers, zip(*(prompt.layers for prompt in prompts), strict=True), strict=True)
         self.attentions = [native.Attention(own, shared, sizes, owners) for own, shared in parts]
-        self.stack = None if layers is None else native.Stack(layers, self.attentions)
+        self.whole, self.places = whole, native.Places(self.attentions)
 
     def step(self, rows: int, place: int | None) -> Step:
         """A step of the first rows, wherever each of them writes."""
@@ -96,12 +97,11 @@ class NativeStep(Step):
         super().__init__(sharing.cache, rows)
         self.sharing = sharing
 
-    def hidden(self, stack: DecoderStack, embeds: Tensor) -> Tensor:
-        """All layers in one call, if they are our own."""
-        if self.sharing.stack is None:
-            return super().hidden(stack, embeds)
-        out: Tensor = stack.layer_norm(self.sharing.stack(embeds, self.lengths))
-        return out
+    def logits(self, decoder: CodeDecoder, codes: Tensor, positions: Tensor) -> Tensor:
+        """All of it in one call, if our own kernels have it."""
+        if self.sharing.whole is None:
+            return super().logits(decoder, codes, positions)
+        return self.sharing.whole(codes, positions, self.sharing.places, self.lengths)
 
     def attend(self, layer: int) -> AttendOne:
         """The attention alone, between products of other kinds."""

@@ -250,11 +250,16 @@ def attends_natively(decoder: CodeDecoder) -> bool:
     return near and native.attends(width) and _multiplies(decoder, Product)
 
 
-def native_layers(decoder: CodeDecoder) -> list[native.Layer] | None:
-    """The layers of a decoder that `attends_natively`, if a step goes through all of them by our own kernels."""
+def native_decoder(decoder: CodeDecoder) -> native.Decoder | None:
+    """A decoder that `attends_natively` for our own kernels, if they have each part of its step."""
     layers = [cast(PackedDecoderLayer, layer).whole for layer in decoder.stack.layers]
-    whole = [layer for layer in layers if layer is not None]
-    return whole if len(whole) == len(layers) else None
+    whole, head = [layer for layer in layers if layer is not None], decoder.lm_head
+    product = head.inner if isinstance(head, HalfHead) else head
+    if len(whole) < len(layers) or not isinstance(product, NativeProduct):
+        return None
+    stack = decoder.stack
+    tables = stack.input_embeds_layer.weight, stack.position_embeds_layer.weight
+    return native.Decoder(tables, whole, (stack.layer_norm, decoder.final_norm), product.times)
 
 
 def _in_full(decoder: CodeDecoder) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from . import loading
 from .loading import (
     CChoice,
+    CDecoder,
     CEncoderLayer,
     CLayer,
     CNorm,
@@ -28,8 +29,8 @@ from .loading import (
 )
 
 __all__ = [
-    "COUNTS", "FLOATS", "LANES", "MOST_KEPT", "STEP", "Attention", "Choice", "EncoderLayer", "EncoderStack", "Layer",
-    "RmsNorm", "Sequences", "Stack", "Weight", "attends", "gated", "has_brains", "is_outdone", "is_wide", "kernels",
+    "COUNTS", "FLOATS", "LANES", "MOST_KEPT", "STEP", "Attention", "Choice", "Decoder", "EncoderLayer", "EncoderStack",
+    "Layer", "Places", "RmsNorm", "Sequences", "Weight", "attends", "gated", "has_brains", "is_outdone", "is_wide", "kernels",
     "multiplies", "takes",
 ]  # fmt: skip
 
@@ -155,25 +156,46 @@ class Layer:
     def __init__(self, norms: Sequence[nn.LayerNorm], weights: Sequence[Weight], heads: int) -> None:
         """`norms` before attention and MLP; `weights` of q, k and v together, of out, and of the MLP's two."""
         self.kept = norms, weights
-        both = [CNorm(address(norm.weight), address(norm.bias), norm.eps) for norm in norms]
-        self.described = CLayer(*both, *(weight.described for weight in weights), heads)
+        self.described = CLayer(*map(_described, norms), *(weight.described for weight in weights), heads)
 
 
-class Stack:
-    """Layers of one shape, one after another in one call, for one code of each row."""
+class Places:
+    """Where the keys and values of a decoder's layers are, one `Attention` for each."""
 
-    def __init__(self, layers: Sequence[Layer], attentions: Sequence[Attention]) -> None:
-        self.kept = layers, attentions
-        self.layers = (CLayer * len(layers))(*(layer.described for layer in layers))
-        self.places = (CPlaces * len(layers))(*(each.described for each in attentions))
+    def __init__(self, attentions: Sequence[Attention]) -> None:
+        self.kept = attentions
+        self.described = (CPlaces * len(attentions))(*(each.described for each in attentions))
+        self.address = ctypes.addressof(self.described)
 
-    def __call__(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """x (n, …, D) of the first rows → the same shape; keys and values are written as each `Attention` would."""
-        assert x.dtype == torch.float32
-        x = x.contiguous()
-        made = torch.empty_like(x)
-        given = ctypes.addressof(self.layers), ctypes.addressof(self.places), len(self.layers), lengths.data_ptr()
-        _done(_built().clvp_layers(*given, x.data_ptr(), len(x), made.data_ptr(), torch.get_num_threads()))
+    def __len__(self) -> int:
+        return len(self.kept)
+
+
+class Decoder:
+    """All of a decoder, for one code of each row: vectors of codes and positions, layers of one shape, norms, a head."""
+
+    def __init__(
+        self, tables: Sequence[Tensor], layers: Sequence[Layer], norms: Sequence[nn.LayerNorm], head: Weight
+    ) -> None:
+        """`tables` of codes (V, D) and of positions (longest, D) in float32; `norms` after layers and before the head."""
+        assert all(table.dtype == torch.float32 and table.is_contiguous() for table in tables)
+        self.kept = tables, layers, norms
+        self.outputs = head.outputs
+        given = *map(address, tables), *map(len, tables), len(layers)
+        in_turn = (CLayer * len(layers))(*(layer.described for layer in layers))
+        self.described = CDecoder(*given, in_turn, *map(_described, norms), head.described)
+
+    def __call__(self, codes: Tensor, positions: Tensor, places: Places, lengths: Tensor) -> Tensor:
+        """Codes of the first rows (n, 1) at their positions (n, 1) → logits (n, V) of the next.
+
+        Keys and values are written as each `Attention` would, behind the `lengths` (n,) that each row has. IndexError
+        for a code or a position that no table has.
+        """
+        assert codes.dtype == positions.dtype == lengths.dtype == torch.int64 and len(places) == self.described.count
+        codes, positions, rows = codes.contiguous(), positions.contiguous(), len(codes)
+        made = torch.empty(rows, self.outputs)
+        given = ctypes.addressof(self.described), places.address, lengths.data_ptr(), codes.data_ptr()
+        _done(_built().clvp_step(*given, positions.data_ptr(), rows, made.data_ptr(), torch.get_num_threads()))
         return made
 
 
@@ -299,6 +321,12 @@ def _built() -> ctypes.CDLL:
     return library
 
 
+def _described(norm: nn.LayerNorm) -> CNorm:
+    return CNorm(address(norm.weight), address(norm.bias), norm.eps)
+
+
 def _done(failed: int) -> None:
+    if failed > 1:
+        raise IndexError("a code or a position that the decoder has no vector for")
     if failed:
         raise MemoryError("no memory for a step")

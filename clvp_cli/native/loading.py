@@ -22,7 +22,7 @@ from .pages import room
 log = logging.getLogger("clvp")
 
 HERE = Path(__file__).parent
-INTERFACE = 8  # as layer.c numbers what it is called with
+INTERFACE = 9  # as step.c numbers what it is called with
 DEPTH = 1024  # inputs of a weight's part, as in kernels.h
 AT_ONCE = 256  # rows that are laid while they are in a cache, whole blocks
 LARGEST_HALF = torch.finfo(torch.float16).max
@@ -54,6 +54,18 @@ class CLayer(ctypes.Structure):
         *((name, CNorm) for name in ("before_attention", "before_mlp")),
         *((name, CWeight) for name in ("qkv", "out", "fc", "proj")),
         ("heads", Count),
+    )
+
+
+class CDecoder(ctypes.Structure):
+    """What a decoder's step goes through."""
+
+    _fields_ = (
+        *((name, Address) for name in ("codes", "positions")),
+        *((name, Count) for name in ("vocabulary", "longest", "count")),
+        ("layers", ctypes.POINTER(CLayer)),
+        *((name, CNorm) for name in ("after_layers", "before_head")),
+        ("head", CWeight),
     )
 
 
@@ -225,5 +237,5 @@ def _loaded(name: str) -> ctypes.CDLL | None:
     library.clvp_gate.argtypes = (Address, Count, Count, *last)
     library.clvp_rms_norm.restype = library.clvp_gate.restype = None
     library.clvp_choose.argtypes = (Address, Address, Count, Count, *(Address,) * 4, *last)
-    library.clvp_layers.argtypes = (Address, Address, Count, Address, Address, Count, *last)
+    library.clvp_step.argtypes = (*(Address,) * 5, Count, *last)
     return library

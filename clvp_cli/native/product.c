@@ -3,6 +3,7 @@
 #include "product.h"
 
 #define PANEL (1 << 18) /* numbers of rows, as the third cache holds, and */
+#define LEFT 4 /* one in so many units of outputs is not shared out, but made by who is first done */
 #define BAND (1 << 15)  /* bytes of weights, as the first, that are multiplied with each other */
 
 /* GELU by tanh: x times the logistic of 2 u. */
@@ -87,8 +88,10 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
               const Weight *then)
 {
     const Product p = {w, x, residual, y, room};
-    const int64_t thread = omp_get_thread_num(), start = share_of(w->out, BLOCK, thread);
-    const int64_t over = share_of(w->out, BLOCK, thread + 1);
+    const int64_t thread = omp_get_thread_num(), unit = unit_of(w);
+    const int64_t units = (w->out + unit - 1) / unit, first = (units - units / LEFT) * unit;
+    const int64_t own = first < w->out ? first : w->out;
+    const int64_t start = share_of(own, BLOCK, thread), over = share_of(own, BLOCK, thread + 1);
     const int64_t panel = PANEL / w->in > MOST ? PANEL / w->in / MOST * MOST : MOST;
     const char *next = then ? numbers_at(then, 0, share_of(then->out, BLOCK, thread)) : NULL;
 #pragma omp for schedule(static)
@@ -99,6 +102,13 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
         multiply_panel(&p, m, last, start, over, next);
         if (gelu)
             activate(&p, m, last, start, over);
+#pragma omp for schedule(dynamic) nowait
+        for (int64_t j = own; j < w->out; j += unit) {
+            const int64_t end = j + unit < w->out ? j + unit : w->out;
+            multiply_panel(&p, m, last, j, end, NULL);
+            if (gelu)
+                activate(&p, m, last, j, end);
+        }
     }
 #pragma omp barrier
 }
