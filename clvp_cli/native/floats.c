@@ -30,7 +30,7 @@ INLINE void add_lines(const char *a, int64_t row, const int64_t on, const char *
     for (; count > 0; count--, w += LINE, asked.far += asked.pace) {
         for (int c = 0; c < blocks; c++)
             _mm_prefetch(w + c * apart + asked.ahead, _MM_HINT_T0);
-        for (int at = 0; at < blocks * LINE / TWO; at += LINE)
+        for (int64_t at = 0; at < asked.pace; at += LINE)
             _mm_prefetch(asked.far + at, _MM_HINT_T1);
 #pragma GCC unroll 4
         for (int k = 0; k < LINE; k += size, a += on) {

@@ -3,7 +3,7 @@
 #include "product.h"
 
 #define PANEL (1 << 18) /* numbers of rows, as the third cache holds, and */
-#define LEFT 4 /* one in so many units of outputs is not shared out, but made by who is first done */
+#define LEFT 8 /* one in so many units of outputs is not shared out, but made by who is first done */
 #define BAND (1 << 15)  /* bytes of weights, as the first, that are multiplied with each other */
 
 /* GELU by tanh: x times the logistic of 2 u. */
@@ -38,15 +38,13 @@ static void multiply_band(const Product *p, Band band, const char *next)
 {
     const Weight *w = p->w;
     const int64_t unit = unit_of(w), passes = (band.last - band.m + MOST - 1) / MOST;
-    Asked asked = {passes == 1 ? AHEAD : 0, 0, (const char *)p->x}; /* for the rest, what is at hand */
     for (int64_t m = band.m; m < band.last; m += MOST) {
         const int64_t rows = band.last - m < MOST ? band.last - m : MOST;
         for (int64_t at = band.j, blocks; at < band.end; at += blocks * BLOCK) {
             blocks = ((band.end - at < unit ? band.end - at : unit) + BLOCK - 1) / BLOCK;
-            if (passes > 1 && next) {
-                asked = (Asked){0, LINE * blocks / passes, next};
+            const Asked asked = {passes > 1 ? 0 : next ? NEAR : AHEAD, next ? LINE * blocks / passes : 0, next};
+            if (next)
                 next += blocks * BLOCK * band.depth * size_of(w) / passes;
-            }
             (w->bits == 8 ? block_of_whole : block_of_floats)(p, rows, blocks, band, m, at, asked);
         }
     }

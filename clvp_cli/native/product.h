@@ -6,7 +6,8 @@
 #include "kernels.h"
 #include "registers.h"
 
-#define AHEAD 4096 /* bytes that are asked for before they are needed, where weights are read once */
+#define AHEAD 4096 /* bytes by which weights that are read once are asked for before they are needed, */
+#define NEAR 1024  /* or which are asked for again, if they were asked for from afar */
 
 /* `block` with the number of rows as a constant, which it must be for sums to stay in registers. */
 #if MOST == 8

@@ -116,7 +116,7 @@ INLINE void add_lines(const char *a, const char *w, int64_t count, int64_t apart
     for (; count > 0; count -= LINE / BLOCK, w += LINE, asked.far += asked.pace) {
         for (int c = 0; c < pieces; c += TOGETHER)
             _mm_prefetch(w + c * apart + asked.ahead, _MM_HINT_T0);
-        for (int at = 0; at < pieces * LINE / 2; at += LINE)
+        for (int64_t at = 0; at < asked.pace; at += LINE)
             _mm_prefetch(asked.far + at, _MM_HINT_T1);
 #pragma GCC unroll 2
         for (int k = 0; k < LINE; k += QUAD * BLOCK, a += rows * QUAD_BYTES) {
