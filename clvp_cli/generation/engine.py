@@ -119,7 +119,9 @@ def prefill(decoder: CodeDecoder, prefix: Tensor) -> _Prefilled:
     return _Prefilled(recorder.cache(), decoder.logits(hidden[0, -1:])[0])
 
 
-def native_choice(config: ClvpDecoderConfig, options: SamplingSettings, device: torch.device) -> native.Choice | None:
+def native_choice(
+    config: ClvpDecoderConfig, options: SamplingSettings, device: torch.device, limit: int
+) -> native.Choice | None:
     """What `permitted` and `choose` do, by our own kernel, if it is there and knows these options."""
     known = 0 < options.top_k <= native.MOST_KEPT and options.typical_p >= 1.0
     if device.type != "cpu" or native.kernels() is None or not known:
@@ -132,6 +134,8 @@ def native_choice(config: ClvpDecoderConfig, options: SamplingSettings, device: 
         start=config.bos_token_id if options.suppress_start else -1,
         stop=config.eos_token_id,
         least=least_codes(options),
+        limit=limit,
+        position=int(code_position(0, options)),
     )
 
 
@@ -157,7 +161,13 @@ class Slots:
         self.logprobs = torch.zeros(rows, dtype=torch.float64, device=device)
         self.logits = torch.zeros(rows, config.vocab_size, dtype=flow_dtype(decoder), device=device)
         self.ended = torch.zeros(rows, dtype=torch.bool, device=device)  # by the code just sampled
-        self.choice = native_choice(config, options, device)
+        self.last = torch.zeros(rows, 1, dtype=torch.long, device=device)  # the code just sampled,
+        self.positions = torch.zeros(rows, 1, dtype=torch.long, device=device)  # and where it stands
+        self.choice = None if options.greedy else native_choice(config, options, device, self.limit)
+        self.tables = native.Rows(
+            draws=self.draws, said=self.said, ended=self.ended, codes=self.codes, counts=self.counts, last=self.last,
+            positions=self.positions, log_p=self.logprobs,
+        )  # fmt: skip
         self.sampling, self.feeding = Replays(device), Replays(device)
         self.owners: list[tuple[int, int]] = []  # (prompt number, candidate index) of each live row
         self.sharing: Sharing | None = None  # the live rows by prompt; None until the next step needs it
@@ -197,24 +207,23 @@ class Slots:
         self.sampling.run(rows, lambda: self._sample(rows))
 
     def _sample(self, n: int) -> None:
-        config = self.decoder.config
-        logits, said, counts = self.logits[:n].float(), self.said[:n], self.counts[:n]
-        places = counts.unsqueeze(1)
-        draws = None if self.options.greedy else self.draws[:n].gather(1, places).squeeze(1)
-        if self.choice is not None and draws is not None and self.sampling.capture is None:
-            chosen, log_p = self.choice(logits, said, counts, draws)
-        else:
-            chosen = choose(permitted(logits, counts, config, self.options), said, draws, self.options)
-            log_p = logits.log_softmax(-1).gather(1, chosen.unsqueeze(1)).squeeze(1)
-        self.logprobs[:n] += log_p
+        logits = self.logits[:n].float()
+        if self.choice is not None and self.sampling.capture is None:
+            return self.tables.draw(self.choice, logits)
+        said, counts, stop = self.said[:n], self.counts[:n], self.decoder.config.eos_token_id
+        draws = None if self.options.greedy else self.draws[:n].gather(1, counts.unsqueeze(1)).squeeze(1)
+        chosen = choose(permitted(logits, counts, self.decoder.config, self.options), said, draws, self.options)
+        self.logprobs[:n] += logits.log_softmax(-1).gather(1, chosen.unsqueeze(1)).squeeze(1)
         self.say(chosen)
-        self.ended[:n] = (chosen == config.eos_token_id) | (self.counts[:n] >= self.limit)
+        self.ended[:n] = (chosen == stop) | (counts >= self.limit)
 
     def say(self, codes: Tensor) -> None:
         """Let the first rows say these (n,) next, drawn or not; `step` then feeds them."""
-        n, codes = len(codes), codes.unsqueeze(1)
-        self.codes[:n].scatter_(1, self.counts[:n].unsqueeze(1), codes)
+        n, codes, places = len(codes), codes.unsqueeze(1), self.counts[: len(codes)].unsqueeze(1)
+        self.codes[:n].scatter_(1, places, codes)
         self.said[:n].scatter_(1, codes, True)
+        self.last[:n] = codes
+        self.positions[:n] = code_position(places, self.options)
         self.counts[:n] += 1
 
     def collect(self) -> Iterator[Generated]:
@@ -231,7 +240,8 @@ class Slots:
         last = self.live - 1
         if row != last:
             self.cache.move(last, row)
-            for table in (self.said, self.codes, self.draws, self.counts, self.logprobs, self.logits):
+            moving = self.said, self.codes, self.draws, self.counts, self.logprobs, self.logits, self.last, self.positions
+            for table in moving:
                 table[row] = table[last]
             self.owners[row] = self.owners[last]
         self.owners.pop()
@@ -255,10 +265,7 @@ class Slots:
             self._feed(self.sharing.step(rows, place), rows)
 
     def _feed(self, step: Step, n: int) -> None:
-        last = self.counts[:n].unsqueeze(1) - 1
-        codes, positions = self.codes[:n].gather(1, last), code_position(last, self.options)
-        assert isinstance(positions, Tensor)
-        self.logits[:n] = step.logits(self.decoder, codes, positions)
+        self.logits[:n] = step.logits(self.decoder, self.last[:n], self.positions[:n])
         step.done()
 
 

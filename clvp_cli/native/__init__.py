@@ -22,6 +22,7 @@ from .loading import (
     CPlaces,
     CPrompt,
     CRmsNorm,
+    CRows,
     CSequences,
     address,
     described,
@@ -30,7 +31,7 @@ from .loading import (
 
 __all__ = [
     "COUNTS", "FLOATS", "LANES", "MOST_KEPT", "STEP", "Attention", "Choice", "Decoder", "EncoderLayer", "EncoderStack",
-    "Layer", "Places", "RmsNorm", "Sequences", "Weight", "attends", "gated", "has_brains", "is_outdone", "is_wide", "kernels",
+    "Layer", "Places", "RmsNorm", "Rows", "Sequences", "Weight", "attends", "gated", "has_brains", "is_outdone", "is_wide", "kernels",
     "multiplies", "takes",
 ]  # fmt: skip
 
@@ -202,30 +203,60 @@ class Decoder:
 class Choice:
     """How the next code of each row is drawn: at most MOST_KEPT of the most probable, and of these a mass of top_p.
 
-    `start` is never drawn if it is not below 0, nor is `stop` by rows whose codes so far are fewer than `least`.
+    `start` is never drawn if it is not below 0, nor is `stop` by rows whose codes so far are fewer than `least`; a row
+    ends with `stop`, or with its code number `limit`. The position of its first code is `position`.
     """
 
     def __init__(
-        self, *, penalty: float, temperature: float, top_p: float, top_k: int, start: int, stop: int, least: int
+        self,
+        *,
+        penalty: float,
+        temperature: float,
+        top_p: float,
+        top_k: int,
+        start: int,
+        stop: int,
+        least: int,
+        limit: int,
+        position: int,
     ) -> None:
         assert 0 < top_k <= MOST_KEPT
-        self.described = CChoice(penalty, temperature, top_p, top_k, start, stop, least)
+        self.described = CChoice(penalty, temperature, top_p, top_k, start, stop, least, limit, position)
 
-    def __call__(self, logits: Tensor, said: Tensor, counts: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n, V), what was said likewise, counts of codes so far (n,) and draws (n,) from 0 to 1 → codes (n,).
 
-        And with them log p (n,) of each in float64, under the logits as they are.
-        """
-        assert logits.is_contiguous() and said.is_contiguous() and logits.dtype == torch.float32
-        rows, codes = logits.shape
-        chosen, log_p = torch.empty_like(counts), torch.empty_like(draws)
-        given = ctypes.addressof(self.described), logits.data_ptr(), rows, codes, said.data_ptr(), counts.data_ptr()
-        _done(
-            _built().clvp_choose(
-                *given, draws.data_ptr(), chosen.data_ptr(), log_p.data_ptr(), min(rows, torch.get_num_threads())
-            )
-        )
-        return chosen, log_p
+class Rows:
+    """What rows have said and draw by, in tensors that stay where they are.
+
+    Args:
+        draws: (rows, limit) from 0 to 1, in float64.
+        said, ended: (rows, V) and (rows,), bool.
+        codes, counts, last, positions: (rows, limit), (rows,), (rows, 1) and (rows, 1), int64: all codes so far, how
+            many these are, the last one and its position.
+        log_p: (rows,) the sum of log p of all, in float64, under the logits as they are.
+    """
+
+    def __init__(
+        self,
+        *,
+        draws: Tensor,
+        said: Tensor,
+        ended: Tensor,
+        codes: Tensor,
+        counts: Tensor,
+        last: Tensor,
+        positions: Tensor,
+        log_p: Tensor,
+    ) -> None:
+        self.kept = draws, said, ended, codes, counts, last, positions, log_p
+        assert all(tensor.is_contiguous() for tensor in self.kept)
+        self.described = CRows(*map(address, self.kept))
+
+    def draw(self, choice: Choice, logits: Tensor) -> None:
+        """Let the first n rows say a code that they draw from logits (n, V)."""
+        assert logits.is_contiguous() and logits.dtype == torch.float32
+        count, codes = logits.shape
+        given = ctypes.addressof(choice.described), ctypes.addressof(self.described), logits.data_ptr(), count, codes
+        _done(_built().clvp_choose(*given, min(count, torch.get_num_threads())))
 
 
 class RmsNorm:

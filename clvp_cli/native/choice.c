@@ -7,11 +7,22 @@ these those that reach a mass. */
 
 #define MOST_KEPT 256 /* codes */
 
-/* `start` is never drawn if it is not below 0, nor is `stop` by rows whose codes so far are fewer than `least`. */
+/* `start` is never drawn if it is not below 0, nor is `stop` by rows whose codes so far are fewer than `least`; a row
+ends with `stop`, or with its code number `limit`. The position of its first code is `position`. */
 typedef struct {
     float penalty, temperature, top_p;
-    int64_t top_k, start, stop, least;
+    int64_t top_k, start, stop, least, limit, position;
 } Choice;
+
+/* What rows draw by, from 0 to 1 (rows, limit); and what is known of them: which codes were said (rows, vocabulary), all
+codes so far (rows, limit) and how many these are, and the sum of log p; of the last code itself, its position, and
+whether the row ends. */
+typedef struct {
+    const double *draws;
+    uint8_t *said, *ended;
+    int64_t *codes, *counts, *last, *positions;
+    double *log_p;
+} Rows;
 
 typedef struct {
     double value;
@@ -94,27 +105,39 @@ static int64_t fallen_on(Kept *kept, int64_t count, double draw)
     return count ? kept[count - 1].code : 0;
 }
 
-/* Logits (rows, codes), said likewise, counts of codes so far and draws (rows) → chosen codes (rows), and log p of these
-under the logits as they are. Returns 0, or 1 where no memory is left. */
-EXPORTED int clvp_choose(const Choice *how, const float *logits, int64_t rows, int64_t codes, const uint8_t *said,
-                         const int64_t *counts, const double *draws, int64_t *chosen, double *log_p, int threads)
+/* A row n says a code. */
+static void say(const Choice *how, const Rows *rows, int64_t n, int64_t vocabulary, int64_t code)
 {
-    const int64_t room = lines((codes + 2 * LANES) * sizeof(float)) / sizeof(float);
+    const int64_t count = rows->counts[n]++;
+    rows->said[n * vocabulary + code] = 1;
+    rows->codes[n * how->limit + count] = rows->last[n] = code;
+    rows->positions[n] = how->position + count;
+    rows->ended[n] = code == how->stop || count + 1 >= how->limit;
+}
+
+/* Draws the next code of each of the first rows from logits (count, vocabulary), which stay as they are. Returns 0, or 1
+where no memory is left. */
+EXPORTED int clvp_choose(const Choice *how, const Rows *rows, const float *logits, int64_t count, int64_t vocabulary,
+                         int threads)
+{
+    const int64_t room = lines((vocabulary + 2 * LANES) * sizeof(float)) / sizeof(float);
     float *memory = room_of(threads * room * sizeof(float));
     if (!memory)
         return 1;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t n = 0; n < rows; n++) {
+    for (int64_t n = 0; n < count; n++) {
         float *some = memory + omp_get_thread_num() * room;
-        const float *row = logits + n * codes;
+        const float *row = logits + n * vocabulary;
         Kept kept[MOST_KEPT];
-        const float high = highest(memcpy(some, row, codes * sizeof(float)), codes), sum = weighed(some, codes);
-        memcpy(some, row, codes * sizeof(float));
-        penalise(how, some, codes, said + n * codes, counts[n]);
-        _mm256_storeu_ps(some + codes, _mm256_set1_ps(-INFINITY));
-        const int64_t count = nucleus(how, kept, shortlist(some, codes, how->top_k, kept));
-        chosen[n] = fallen_on(kept, count, draws[n]);
-        log_p[n] = (double)(row[chosen[n]] - high) - log(sum);
+        const float high = highest(memcpy(some, row, vocabulary * sizeof(float)), vocabulary);
+        const float sum = weighed(some, vocabulary);
+        memcpy(some, row, vocabulary * sizeof(float));
+        penalise(how, some, vocabulary, rows->said + n * vocabulary, rows->counts[n]);
+        _mm256_storeu_ps(some + vocabulary, _mm256_set1_ps(-INFINITY));
+        const int64_t possible = nucleus(how, kept, shortlist(some, vocabulary, how->top_k, kept));
+        const int64_t code = fallen_on(kept, possible, rows->draws[n * how->limit + rows->counts[n]]);
+        rows->log_p[n] += (double)(row[code] - high) - log(sum);
+        say(how, rows, n, vocabulary, code);
     }
     free(memory);
     return 0;

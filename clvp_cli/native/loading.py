@@ -74,7 +74,15 @@ class CChoice(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_float) for name in ("penalty", "temperature", "top_p")),
-        *((name, Count) for name in ("top_k", "start", "stop", "least")),
+        *((name, Count) for name in ("top_k", "start", "stop", "least", "limit", "position")),
+    )
+
+
+class CRows(ctypes.Structure):
+    """What rows draw by, and what is known of them."""
+
+    _fields_ = tuple(
+        (name, Address) for name in ("draws", "said", "ended", "codes", "counts", "last", "positions", "log_p")
     )
 
 
@@ -236,6 +244,6 @@ def _loaded(name: str) -> ctypes.CDLL | None:
     library.clvp_rms_norm.argtypes = (Address, Address, Count, Count, *last)
     library.clvp_gate.argtypes = (Address, Count, Count, *last)
     library.clvp_rms_norm.restype = library.clvp_gate.restype = None
-    library.clvp_choose.argtypes = (Address, Address, Count, Count, *(Address,) * 4, *last)
+    library.clvp_choose.argtypes = (*(Address,) * 3, Count, Count, ctypes.c_int)
     library.clvp_step.argtypes = (*(Address,) * 5, Count, *last)
     return library
