@@ -7,12 +7,14 @@ rounded up), d head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import native
 from ..model.layers import Attend, MaskedAttend
 from ..model.products import VECTOR
 
@@ -31,6 +33,11 @@ class PromptCache:
     layers: list[tuple[Tensor, Tensor]]
     length: int
     extent: int
+
+    @cached_property
+    def laid(self) -> list[native.Prompt]:
+        """The same for our own kernels."""
+        return [native.Prompt(keys, values, self.length) for keys, values in self.layers]
 
 
 class PromptRecorder:

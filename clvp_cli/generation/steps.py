@@ -80,9 +80,8 @@ class NativeSharing(Sharing):
         owners: Tensor,
     ) -> None:
         super().__init__(cache, prompts, owners)
-        sizes = [prompt.length for prompt in prompts]
-        parts = zip(cache.layers, zip(*(prompt.layers for prompt in prompts), strict=True), strict=True)
-        self.attentions = [native.Attention(own, shared, sizes, owners) for own, shared in parts]
+        parts = zip(cache.layers, zip(*(prompt.laid for prompt in prompts), strict=True), strict=True)
+        self.attentions = [native.Attention(own, shared, owners) for own, shared in parts]
         self.whole, self.places = whole, native.Places(self.attentions)
 
     def step(self, rows: int, place: int | None) -> Step:

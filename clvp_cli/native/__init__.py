@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from . import loading
 from .loading import (
+    DEPTH,
     CChoice,
     CDecoder,
     CEncoderLayer,
@@ -30,8 +32,8 @@ from .loading import (
 )
 
 __all__ = [
-    "COUNTS", "FLOATS", "LANES", "MOST_KEPT", "STEP", "Attention", "Choice", "Decoder", "EncoderLayer", "EncoderStack",
-    "Layer", "Places", "RmsNorm", "Rows", "Sequences", "Weight", "attends", "gated", "has_brains", "is_outdone", "is_wide", "kernels",
+    "ABREAST", "COUNTS", "FLOATS", "LANES", "MOST_KEPT", "STEP", "Attention", "Choice", "Decoder", "EncoderLayer", "EncoderStack",
+    "Layer", "Places", "Prompt", "RmsNorm", "Rows", "Sequences", "Weight", "attends", "gated", "has_brains", "is_outdone", "is_wide", "kernels",
     "multiplies", "takes",
 ]  # fmt: skip
 
@@ -40,6 +42,7 @@ BRAIN_STEP = 32  # of inputs in bfloat16
 LANES = 8  # floats that a processor holds at once
 MOST_WIDTH = 128  # of a head
 MOST_KEPT = 256  # codes that one is drawn from
+ABREAST = 16  # positions whose whole numbers lie together
 COUNTS = 4  # bytes behind a position's whole numbers: what one of them counts
 FLOATS = (torch.float16, torch.float32)
 
@@ -107,26 +110,36 @@ def attends(width: int) -> bool:
     return kernels() is not None and width % LANES == 0 and width <= MOST_WIDTH
 
 
+class Prompt:
+    """A layer's keys and values (H, P, d) of a prompt, of one of FLOATS, of which `length` positions are in use.
+
+    What is kept is a copy, laid as weights that queries are multiplied with, and what these weigh.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, length: int) -> None:
+        heads, width, block = len(keys), keys.shape[-1], _built().clvp_block()
+        columns = F.pad(keys[:, :length], (0, 0, 0, -length % block)).view(heads, -1, block, width)
+        rows = F.pad(values[:, :length], (0, -width % block, 0, -length % LANES)).view(heads, -(-length // LANES) * LANES, -1, block)
+        parts = [part.transpose(1, 2).flatten(1) for part in rows.split(DEPTH, dim=1)]
+        self.kept = columns.transpose(2, 3).contiguous(), torch.cat(parts, dim=1)
+        places = map(address, self.kept)
+        self.described = CPrompt(*places, length, *(part.stride(0) * part.itemsize for part in self.kept))
+
+
 class Attention:
     """One layer of a step: a prompt's positions and a row's own in one softmax.
 
     Args:
         cache: (2, rows, H, L, d), dense but for its rows: keys and values of each row, of one of FLOATS; or whole
-            numbers of 8 bits, (2, rows, H, L, d + COUNTS) bytes.
-        prompts: keys and values (H, P, d) of each prompt, dense, of the same type; in float16 beside whole numbers.
-        sizes: how many of a prompt's positions are in use.
+            numbers of 8 bits, (2, rows, H, L, d + COUNTS) bytes as kept.c says, L a multiple of ABREAST.
+        prompts: of the same type; in float16 beside whole numbers.
         of_row: (rows,) the number of the prompt that a row continues.
     """
 
-    def __init__(
-        self, cache: Tensor, prompts: Sequence[tuple[Tensor, Tensor]], sizes: Sequence[int], of_row: Tensor
-    ) -> None:
+    def __init__(self, cache: Tensor, prompts: Sequence[Prompt], of_row: Tensor) -> None:
+        assert cache.dtype != torch.int8 or cache.shape[3] % ABREAST == 0
         size_of = cache.itemsize
-        entries = [
-            CPrompt(keys.data_ptr(), values.data_ptr(), size, keys.stride(0) * keys.itemsize)
-            for (keys, values), size in zip(prompts, sizes, strict=True)
-        ]
-        shared = (CPrompt * len(entries))(*entries)
+        shared = (CPrompt * len(prompts))(*(prompt.described for prompt in prompts))
         self.kept = cache, prompts, of_row
         values, row, head = (stride * size_of for stride in cache.stride()[:3])
         start = cache.data_ptr()

@@ -61,16 +61,16 @@ typedef struct {
     Outlier *outliers;
 } Laid;
 
-/* Keys and values (heads, ..., width) of a prompt, floats of 16 or 32 bits, `head` bytes apart, of which `length`
-positions are in use. */
+/* Keys and values of a prompt of so many positions, floats of 16 or 32 bits: of each head, `of_keys` and `of_values`
+bytes apart, as weights (positions, width) and (width, positions), these filled up with zeros to a multiple of 8. */
 typedef struct {
     const char *keys, *values;
-    int64_t length, head;
+    int64_t length, of_keys, of_values;
 } Prompt;
 
 /* Keys and values of rows (rows, heads, ..., width), `row` and `head` bytes apart: floats of 16 or 32 bits, as those of
-prompts are; or, where these have 16, whole numbers of 8 bits, with a float behind each position, what one of them
-counts. Row n continues prompt number of_row[n]. */
+prompts are; or, where these have 16, whole numbers of 8 bits, as kept.c says. Row n continues prompt number of_row[n].
+*/
 typedef struct {
     char *keys, *values;
     int64_t bits, row, head;
@@ -87,13 +87,13 @@ float weighed(float *logits, int64_t count);
 /* The bytes of so many rows, laid to be multiplied, and their room in so much memory, whole lines. */
 size_t room_for_rows(const Weight *w, int64_t rows);
 Laid laid_room(char *memory, const Weight *w, int64_t rows);
-int64_t room_for_logits(const Places *places, const int64_t *lengths, int64_t rows);
+size_t room_to_attend(const Places *places, const int64_t *lengths, int64_t rows, int64_t width);
 
 /* Within a parallel region, by all of its threads, which then wait for each other. */
 void multiply(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, int gelu, Laid room,
               const Weight *then);
 void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const Places *places, const int64_t *lengths,
-            float *out, float *logits, int64_t room);
+            float *out, char *memory);
 
 /* Where a thread's share of so many begins, which is whole units but for the last. */
 INLINE int64_t share_of(int64_t count, int64_t unit, int64_t thread)

@@ -111,7 +111,7 @@ class CSequences(ctypes.Structure):
 class CPrompt(ctypes.Structure):
     """Keys and values of a prompt."""
 
-    _fields_ = (("keys", Address), ("values", Address), ("length", Count), ("head", Count))
+    _fields_ = (("keys", Address), ("values", Address), *((name, Count) for name in ("length", "of_keys", "of_values")))
 
 
 class CPlaces(ctypes.Structure):

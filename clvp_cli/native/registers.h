@@ -76,6 +76,28 @@ INLINE Sums gathered(const Whole (*sums)[PIECES], int c, int digits)
     return _mm512_cvtepi32_ps(digits == 1 ? first : _mm512_add_epi32(_mm512_slli_epi32(first, 7), sums[1][c]));
 }
 
+INLINE Whole none(void)
+{
+    return _mm512_setzero_si512();
+}
+
+INLINE Whole both(Whole one, Whole other)
+{
+    return _mm512_add_epi32(one, other);
+}
+
+/* sums += pairs of 8 bits, one for each, * a pair of 16 */
+INLINE Whole added_pairs(Whole sums, const char *pairs, int32_t pair)
+{
+    const Whole some = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)pairs));
+    return _mm512_dpwssd_epi32(sums, some, _mm512_set1_epi32(pair));
+}
+
+INLINE Sums counted(Whole sums)
+{
+    return _mm512_cvtepi32_ps(sums);
+}
+
 INLINE Sums loaded(const float *x)
 {
     return _mm512_loadu_ps(x);
@@ -182,6 +204,27 @@ INLINE Sums gathered(const Whole (*sums)[PIECES], int c, int digits)
 {
     (void)digits;
     return _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(_mm256_hadd_epi32(sums[0][c], sums[0][c + 1]), 0xd8));
+}
+
+INLINE Whole none(void)
+{
+    return _mm256_setzero_si256();
+}
+
+INLINE Whole both(Whole one, Whole other)
+{
+    return _mm256_add_epi32(one, other);
+}
+
+INLINE Whole added_pairs(Whole sums, const char *pairs, int32_t pair)
+{
+    const Whole some = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)pairs));
+    return both(sums, _mm256_madd_epi16(some, _mm256_set1_epi32(pair)));
+}
+
+INLINE Sums counted(Whole sums)
+{
+    return _mm256_cvtepi32_ps(sums);
 }
 
 INLINE Sums loaded(const float *x)

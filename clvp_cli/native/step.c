@@ -80,17 +80,18 @@ EXPORTED int clvp_step(const Decoder *all, const Places *places, const int64_t *
     if (!are_below(codes, rows, all->vocabulary) || !are_below(positions, rows, all->longest))
         return 2;
     const Layer *layers = all->layers;
-    const int64_t width = all->head.in, room = room_for_logits(places, lengths, rows);
+    const int64_t width = all->head.in, head = width / layers->heads;
     const Weight *widest = layers->proj.in > width ? &layers->proj : &layers->qkv;
     const size_t of_rows = room_for_rows(widest, rows);
-    const size_t of_width = lines(rows * width * sizeof(float)), of_weights = threads * room * sizeof(float);
+    const size_t of_width = lines(rows * width * sizeof(float)), of_benches = threads * room_to_attend(places, lengths, rows, head);
     const size_t of_inner = lines(rows * layers->fc.out * sizeof(float));
-    char *memory = room_of(5 * of_width + of_inner + of_rows + of_weights);
+    char *memory = room_of(5 * of_width + of_inner + of_rows + of_benches);
     if (!memory)
         return 1;
     float *x = (float *)memory, *some = (float *)(memory + of_width), *qkv = (float *)(memory + 2 * of_width);
-    float *many = (float *)(memory + 5 * of_width), *weights = (float *)(memory + 5 * of_width + of_inner);
-    const Laid laid = laid_room(memory + 5 * of_width + of_inner + of_weights, widest, rows);
+    float *many = (float *)(memory + 5 * of_width);
+    char *benches = memory + 5 * of_width + of_inner;
+    const Laid laid = laid_room(benches + of_benches, widest, rows);
 #pragma omp parallel num_threads(threads)
     {
         embedded(all, codes, positions, rows, width, x);
@@ -98,7 +99,7 @@ EXPORTED int clvp_step(const Decoder *all, const Places *places, const int64_t *
             const Layer *layer = layers + n;
             normed(&layer->before_attention, x, rows, width, some);
             multiply(&layer->qkv, some, rows, NULL, qkv, 0, laid, NULL);
-            attend(qkv, rows, layer->heads, width / layer->heads, places + n, lengths, some, weights, room);
+            attend(qkv, rows, layer->heads, head, places + n, lengths, some, benches);
             multiply(&layer->out, some, rows, x, x, 0, laid, &layer->fc);
             normed(&layer->before_mlp, x, rows, width, some);
             multiply(&layer->fc, some, rows, NULL, many, 1, laid, &layer->proj);
