@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import native
+from ..native import pages
 from ..model.layers import Attend, MaskedAttend
 from ..model.products import VECTOR
 
@@ -72,16 +73,16 @@ def _filled_up(part: Tensor, fill: int) -> Tensor:
 class RowCache:
     """Keys and values of N rows of at most `longest` positions, in slots that are filled, moved and left.
 
-    layers[l]: (2, N, H, `longest` rounded up, d), keys and values, of which the first E positions are in use, as many
-    whole blocks as the longest row needs: what nothing was written to takes no memory, and growing moves nothing.
-    `lengths` (N,) counts the codes of each row.
+    layers[l]: (2, N, H, places, width), keys and values, places of `step` positions each: of these the first E / `step`
+    are in use, as many whole blocks as the longest row needs: what nothing was written to takes no memory, and growing
+    moves nothing. `lengths` (N,) counts the codes of each row.
     """
 
     def __init__(
         self, layers: int, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device, block: int
     ) -> None:
         rows, heads, longest, width = shape
-        self.block, self.extent, self.written = block, 0, 0
+        self.block, self.extent, self.written, self.step = block, 0, 0, 1
         whole = 2, rows, heads, -(-longest // block) * block, width
         self.layers = [torch.empty(whole, dtype=dtype, device=device) for _ in range(layers)]
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
@@ -93,10 +94,13 @@ class RowCache:
         least, longest = torch.stack(self.lengths[:rows].aminmax()).tolist()
         self.extent = -(-(longest + 1) // self.block) * self.block
         if self.extent > self.written:
-            for tensor in self.layers:  # what is masked must be a number
-                tensor[:, :, :, self.written : self.extent].zero_()
+            self._clear()
             self.written = self.extent
         return longest if least == longest else None
+
+    def _clear(self) -> None:
+        for tensor in self.layers:  # what is masked must be a number
+            tensor[:, :, :, self.written : self.extent].zero_()
 
     def views(self, rows: int) -> list[LayerView]:
         """Each layer's first rows; the same views for as long as rows and extent stay."""
@@ -111,15 +115,32 @@ class RowCache:
     def move(self, source: int, target: int) -> None:
         """Let row `source` take the slot `target`."""
         for tensor in self.layers:
-            tensor[:, target, :, : self.extent] = tensor[:, source, :, : self.extent]
+            tensor[:, target, :, : self.extent // self.step] = tensor[:, source, :, : self.extent // self.step]
         self.lengths[target] = self.lengths[source]
 
     def reorder(self, rows: Tensor) -> None:
         """Let slot i hold what slot rows[i] held: beams that fork and die."""
         count = len(rows)
         for tensor in self.layers:
-            tensor[:, :count, :, : self.extent] = tensor[:, rows, :, : self.extent]
+            tensor[:, :count, :, : self.extent // self.step] = tensor[:, rows, :, : self.extent // self.step]
         self.lengths[:count] = self.lengths[rows]
+
+
+class ChunkCache(RowCache):
+    """The same for our own kernels, which read ABREAST positions of one row behind those of the row before.
+
+    In large pages where the system has them, which fill up as rows grow. What nothing was written to is not read.
+    """
+
+    def __init__(self, layers: int, shape: tuple[int, int, int, int], dtype: torch.dtype, block: int) -> None:
+        rows, heads, longest, width = shape
+        super().__init__(0, shape, dtype, torch.device("cpu"), block)
+        self.step = native.ABREAST
+        whole = layers, 2, -(-longest // block) * block // self.step, heads, rows, width * self.step
+        self.layers = [layer.permute(0, 3, 2, 1, 4) for layer in pages.apart(whole, dtype).unbind()]
+
+    def _clear(self) -> None:
+        pass
 
 
 class LayerView(NamedTuple):

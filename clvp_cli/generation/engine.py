@@ -16,11 +16,11 @@ from torch import Tensor
 from .. import native
 from ..config import ClvpDecoderConfig
 from ..model.decoder import CodeDecoder
-from ..model.packed import cache_dtype, flow_dtype, least_rows, row_dtype
+from ..model.packed import attends_natively, cache_dtype, flow_dtype, least_rows, row_dtype
 from ..model.products import FEW_ROWS
 from ..records import Codes
 from ..settings import SamplingSettings
-from .cache import BLOCK, FAR_BLOCK, NARROW, PromptCache, PromptRecorder, RowCache
+from .cache import BLOCK, FAR_BLOCK, NARROW, ChunkCache, PromptCache, PromptRecorder, RowCache
 from .graphs import Replays
 from .sampler import NEVER, choose, initial_history, uniforms
 from .steps import Sharing, Step, sharing
@@ -105,6 +105,8 @@ def _kept(decoder: CodeDecoder) -> tuple[int, int, torch.dtype]:
 def row_cache(decoder: CodeDecoder, rows: int, longest: int) -> RowCache:
     """An empty cache for `rows` rows of this decoder, of at most so many codes."""
     (heads, width, dtype), device = _kept(decoder), decoder.final_norm.weight.device
+    if attends_natively(decoder):
+        return ChunkCache(decoder.config.num_hidden_layers, (rows, heads, longest, width), dtype, BLOCK)
     block = FAR_BLOCK if device.type != "cpu" or width < NARROW else BLOCK
     return RowCache(decoder.config.num_hidden_layers, (rows, heads, longest, width), dtype, device, block)
 

@@ -130,20 +130,20 @@ class Attention:
     """One layer of a step: a prompt's positions and a row's own in one softmax.
 
     Args:
-        cache: (2, rows, H, L, d), dense but for its rows: keys and values of each row, of one of FLOATS; or whole
-            numbers of 8 bits, (2, rows, H, L, d + COUNTS) bytes as kept.c says, L a multiple of ABREAST.
+        cache: (2, rows, H, chunks, ABREAST · d), keys and values of each row, of one of FLOATS; or whole numbers of 8
+            bits, ABREAST · (d + COUNTS), as kept.h says. Chunks are dense, and may lie anywhere.
         prompts: of the same type; in float16 beside whole numbers.
         of_row: (rows,) the number of the prompt that a row continues.
     """
 
     def __init__(self, cache: Tensor, prompts: Sequence[Prompt], of_row: Tensor) -> None:
-        assert cache.dtype != torch.int8 or cache.shape[3] % ABREAST == 0
+        assert cache.stride(-1) == 1
         size_of = cache.itemsize
         shared = (CPrompt * len(prompts))(*(prompt.described for prompt in prompts))
         self.kept = cache, prompts, of_row
-        values, row, head = (stride * size_of for stride in cache.stride()[:3])
+        values, *strides = (stride * size_of for stride in cache.stride()[:4])
         start = cache.data_ptr()
-        self.described = CPlaces(start, start + values, size_of * 8, row, head, shared, of_row.data_ptr())
+        self.described = CPlaces(start, start + values, size_of * 8, *strides, shared, of_row.data_ptr())
         self.address = ctypes.addressof(self.described)
 
     def __call__(self, qkv: Tensor, lengths: Tensor) -> Tensor:

@@ -1,38 +1,33 @@
 /* Each row of a step, for itself, over a prompt's keys and values and its own, in one softmax. Rows of one prompt look at
-it together. */
+it together; what rows keep is read as it lies, some positions of one row behind those of the one before. */
 
 #include "kept.h"
 #include "product.h"
 
-#include <string.h>
+#define SOON 1024 /* bytes by which what was asked for is asked for again, since not all comes where memory is busy */
 
-/* What a thread needs for MOST rows in a head: their queries, their products with a prompt's keys, what weighs its
-values, and what they find there; and of one row all its logits, and what it finds in its own. */
+/* What rows are to do in a head: `count` of them, from `first` on. */
 typedef struct {
-    float *queries, *asked, *weighing, *found, *logits, *own;
+    const float *qkv;
+    int64_t first, count, head, heads;
+    const Places *places;
+    const int64_t *lengths;
+    float *out;
+} Task;
+
+/* What a thread needs for them: queries as they are and, `shorts`, in 16 bits; logits, `room` of each; what they found in
+their own; products with a prompt's keys, what weighs its values and what is found there, of MOST rows; and of each row
+what a short query counts, and what its logits are to be multiplied with, and what is found. */
+typedef struct {
+    float *queries, *logits, *own, *asked, *weighing, *found, *steps, *scales;
+    char *shorts;
+    int64_t room;
 } Bench;
 
 /* A prompt's positions as inputs of a weight. */
 INLINE int64_t inputs_of(const Prompt *prompt)
 {
     return (prompt->length + LANES - 1) / LANES * LANES;
-}
-
-/* The floats of a bench, at `memory` unless that is NULL: `of_prompt` is a prompt's length, `longest` a row's and its
-prompt's. */
-static int64_t bench_of(float *memory, int64_t width, int64_t of_prompt, int64_t longest, Bench *bench)
-{
-    float *at = memory;
-    int64_t size = 0;
-    const int64_t parts[] = {MOST * width, MOST * of_prompt, MOST * of_prompt, MOST * width, longest, WIDEST};
-    float **places[] = {&bench->queries, &bench->asked, &bench->weighing, &bench->found, &bench->logits, &bench->own};
-    for (int i = 0; i < 6; i++) {
-        const int64_t count = lines((parts[i] + ABREAST) * sizeof(float)) / sizeof(float);
-        *places[i] = at;
-        size += count;
-        at = at ? at + count : NULL;
-    }
-    return size;
 }
 
 float highest(float *logits, int64_t count)
@@ -56,86 +51,207 @@ float weighed(float *logits, int64_t count)
     return across(sums);
 }
 
-/* `count` rows from n on, of one prompt, in head h; `next` are the keys that come after theirs. */
-static void attend_some(const float *qkv, int64_t n, int64_t count, int64_t h, int64_t heads, int64_t width,
-                        const Places *places, const int64_t *lengths, float *out, Bench bench, const char *next)
+/* Where row r of a task keeps its chunk number b. */
+INLINE char *chunk_at(const Task *task, char *kept, int64_t r, int64_t b)
 {
-    const Prompt *prompt = places->prompts + places->of_row[n];
-    const int64_t bits = places->bits, of_prompt = prompt->length, inputs = inputs_of(prompt), whole = heads * width;
-    const int64_t bits_of_prompt = bits == 8 ? 16 : bits;
-    const Weight keys = {.numbers = prompt->keys + h * prompt->of_keys, .bits = bits_of_prompt, .in = width,
-                         .out = of_prompt};
-    const Weight values = {.numbers = prompt->values + h * prompt->of_values, .bits = bits_of_prompt, .in = inputs,
-                           .out = width};
-    const Laid as_they_are = {.numbers = bench.queries};
-    float scales[MOST];
-    for (int64_t r = 0; r < count; r++)
-        memcpy(bench.queries + r * width, qkv + (n + r) * 3 * whole + h * width, width * sizeof(float));
-    multiply_alone(&keys, bench.queries, count, NULL, bench.asked, as_they_are);
-    for (int64_t r = 0; r < count; r++) {
-        const float *key = qkv + (n + r) * 3 * whole + whole + h * width;
-        const int64_t length = lengths[n + r], at = (n + r) * places->row + h * places->head;
-        char *k = places->keys + at, *v = places->values + at;
-        float *weighing = bench.weighing + r * inputs, *own = bench.logits + of_prompt;
-        keep_key(key, width, bits, k, length);
-        keep_value(key + whole, width, bits, v, length);
-        memcpy(bench.logits, bench.asked + r * of_prompt, of_prompt * sizeof(float));
-        ask(bench.queries + r * width, k, length + 1, bits, width, own, v);
-        scales[r] = 1.0f / weighed(bench.logits, of_prompt + length + 1);
-        for (int64_t t = 0; t < inputs; t++)
-            weighing[t] = t < of_prompt ? bench.logits[t] : 0.0f;
-        find(own, v, length + 1, bits, width, bench.own, r + 1 < count ? k + places->row : next);
-        memcpy(out + (n + r) * whole + h * width, bench.own, width * sizeof(float));
-    }
-    multiply_alone(&values, bench.weighing, count, NULL, bench.found, as_they_are);
-    for (int64_t r = 0; r < count; r++)
-        for (int64_t i = 0; i < width; i++) {
-            float *mixed = out + (n + r) * whole + h * width + i;
-            *mixed = (*mixed + bench.found[r * width + i]) * scales[r];
-        }
+    return kept + (task->first + r) * task->places->row + task->head * task->places->head + b * task->places->block;
 }
 
-/* A thread's bench for a step, as above. */
-static int64_t bench_for(const Places *places, const int64_t *lengths, int64_t rows, int64_t width, float *memory,
-                         Bench *bench)
+/* Ask for so many bytes of what is wanted later, and soon. */
+INLINE void expect(const char *later, const char *soon, int64_t bytes)
 {
-    int64_t of_prompt = 0, longest = 0;
+    for (int64_t i = 0; i < bytes; i += LINE) {
+        _mm_prefetch(later + i, _MM_HINT_T1);
+        _mm_prefetch(soon + SOON + i, _MM_HINT_T0);
+    }
+}
+
+INLINE int64_t chunks_of(const Task *task, int64_t r)
+{
+    return task->lengths[task->first + r] / ABREAST + 1;
+}
+
+INLINE const Prompt *prompt_of(const Task *task, int64_t r)
+{
+    return task->places->prompts + task->places->of_row[task->first + r];
+}
+
+/* The rows from r on that continue the same prompt, MOST at the most. */
+static int64_t of_one_prompt(const Task *task, int64_t r)
+{
+    int64_t last = r + 1;
+    while (last < task->count && last < r + MOST && prompt_of(task, last) == prompt_of(task, r))
+        last++;
+    return last - r;
+}
+
+/* Rows' keys and values are kept, and the prompts' keys asked → the first of their logits. */
+INLINE void ask_prompts(const Task *task, const Bench *bench, const int bits, const int width)
+{
+    const int64_t whole = task->heads * width, chunk = chunk_of(width, bits);
+    for (int64_t r = 0; r < task->count; r++) {
+        const float *query = task->qkv + (task->first + r) * 3 * whole + task->head * width;
+        const int64_t length = task->lengths[task->first + r], b = length / ABREAST;
+        expect(chunk_at(task, task->places->keys, r, 1), chunk_at(task, task->places->keys, r, 0), chunk);
+        memcpy(bench->queries + r * width, query, width * sizeof(float));
+        if (bits == 8)
+            bench->steps[r] = shortened_to(query, width, LARGE, bench->shorts + r * width * 2);
+        keep(query + whole, bits, width, 0, chunk_at(task, task->places->keys, r, b), length % ABREAST);
+        keep(query + 2 * whole, bits, width, 1, chunk_at(task, task->places->values, r, b), length % ABREAST);
+    }
+    for (int64_t r = 0, some; r < task->count; r += some) {
+        const Prompt *prompt = prompt_of(task, r);
+        const Weight keys = {.numbers = prompt->keys + task->head * prompt->of_keys, .bits = bits == 8 ? 16 : bits,
+                             .in = width, .out = prompt->length};
+        some = of_one_prompt(task, r);
+        multiply_alone(&keys, bench->queries + r * width, some, NULL, bench->asked, (Laid){.numbers = bench->asked});
+        for (int64_t i = 0; i < some; i++)
+            memcpy(bench->logits + (r + i) * bench->room, bench->asked + i * prompt->length,
+                   prompt->length * sizeof(float));
+    }
+}
+
+/* What weighs the prompts' values, and what is found of these and of rows' own → out. */
+INLINE void find_in_prompts(const Task *task, const Bench *bench, const int width)
+{
+    const int64_t whole = task->heads * width;
+    const int own_bits = task->places->bits;
+    for (int64_t r = 0, some; r < task->count; r += some) {
+        const Prompt *prompt = prompt_of(task, r);
+        const int64_t inputs = inputs_of(prompt);
+        const Weight values = {.numbers = prompt->values + task->head * prompt->of_values,
+                               .bits = own_bits == 8 ? 16 : own_bits, .in = inputs, .out = width};
+        some = of_one_prompt(task, r);
+        for (int64_t i = 0; i < some; i++)
+            for (int64_t t = 0; t < inputs; t++)
+                bench->weighing[i * inputs + t] = t < prompt->length ? bench->logits[(r + i) * bench->room + t] : 0.0f;
+        multiply_alone(&values, bench->weighing, some, NULL, bench->found, (Laid){.numbers = bench->found});
+        for (int64_t i = 0; i < some; i++)
+            for (int64_t k = 0; k < width; k += LANES) {
+                const __m256i own = _mm256_loadu_si256((const __m256i *)(bench->own + (r + i) * WIDEST + k));
+                const __m256 step = _mm256_set1_ps(own_bits == 8 ? bench->steps[r + i] : 1.0f);
+                const __m256 mine = own_bits == 8 ? _mm256_mul_ps(_mm256_cvtepi32_ps(own), step) : _mm256_castsi256_ps(own);
+                const __m256 all = _mm256_add_ps(mine, _mm256_loadu_ps(bench->found + i * width + k));
+                _mm256_storeu_ps(task->out + (task->first + r + i) * whole + task->head * width + k,
+                                 _mm256_mul_ps(all, _mm256_set1_ps(bench->scales[r + i])));
+            }
+    }
+}
+
+INLINE void attend_to(const Task *task, const Bench *bench, const int bits, const int width)
+{
+    const Places *places = task->places;
+    const int64_t chunk = chunk_of(width, bits);
+    int64_t most = 0;
+    ask_prompts(task, bench, bits, width);
+    for (int64_t r = 0; r < task->count; r++)
+        most = chunks_of(task, r) > most ? chunks_of(task, r) : most;
+    for (int64_t b = 0; b < most; b++)
+        for (int64_t r = 0; r < task->count; r++) {
+            if (b >= chunks_of(task, r))
+                continue;
+            const char *keys = chunk_at(task, places->keys, r, b), *query = (char *)(bench->queries + r * width);
+            const char *later = b + 1 < chunks_of(task, r) ? keys + places->block : chunk_at(task, places->values, r, 0);
+            expect(later, keys, chunk);
+            if (bits == 8)
+                _mm_prefetch((char *)counts_in(chunk_at(task, places->values, r, b), width), _MM_HINT_T1);
+            ask(bits == 8 ? bench->shorts + r * width * 2 : query, bench->steps[r], keys, bits, width,
+                bench->logits + r * bench->room + prompt_of(task, r)->length + b * ABREAST);
+        }
+    for (int64_t r = 0; r < task->count; r++) {
+        const int64_t of_prompt = prompt_of(task, r)->length, own = task->lengths[task->first + r] + 1;
+        float *logits = bench->logits + r * bench->room, *weights = logits + of_prompt;
+        expect(chunk_at(task, places->values, r, 1), chunk_at(task, places->values, r, 0), chunk);
+        bench->scales[r] = 1.0f / weighed(logits, of_prompt + own);
+        memset(bench->own + r * WIDEST, 0, WIDEST * sizeof(float));
+        if (bits != 8)
+            continue;
+        for (int64_t b = 0; b < chunks_of(task, r); b++)
+            weigh(weights + b * ABREAST, chunk_at(task, places->values, r, b), own - b * ABREAST, width);
+        bench->steps[r] = shortened_to(weights, chunks_of(task, r) * ABREAST, LARGE / (float)(1 + own / WITHIN),
+                                       (char *)weights);
+    }
+    for (int64_t b = 0; b < most; b++)
+        for (int64_t r = 0; r < task->count; r++) {
+            if (b >= chunks_of(task, r))
+                continue;
+            const char *values = chunk_at(task, places->values, r, b);
+            const char *later = b + 1 < chunks_of(task, r) ? values + places->block
+                                                           : chunk_at(task, places->keys, r, 0) + places->head;
+            const int64_t left = task->lengths[task->first + r] + 1 - b * ABREAST;
+            const char *weights = (char *)(bench->logits + r * bench->room + prompt_of(task, r)->length);
+            expect(later, values, chunk);
+            find(weights + b * ABREAST * (bits == 8 ? 2 : 4), values, left < ABREAST ? left : ABREAST, bits, width,
+                 bench->own + r * WIDEST);
+        }
+    find_in_prompts(task, bench, width);
+}
+
+/* A thread's bench for so many of a step's rows, at `memory` unless that is NULL. Returns its floats. */
+static int64_t bench_for(const Places *places, const int64_t *lengths, int64_t rows, int64_t most, int64_t width,
+                         float *memory, Bench *bench)
+{
+    int64_t of_prompt = 0, longest = 0, size = 0;
     for (int64_t n = 0; n < rows; n++) {
-        const Prompt *prompt = places->prompts + places->of_row[n];
-        const int64_t inputs = inputs_of(prompt), both = inputs + lengths[n] + 1;
+        const int64_t inputs = inputs_of(places->prompts + places->of_row[n]), both = inputs + lengths[n] + 1;
         of_prompt = inputs > of_prompt ? inputs : of_prompt;
         longest = both > longest ? both : longest;
     }
-    return bench_of(memory, width, of_prompt, longest, bench);
+    bench->room = lines((longest + 2 * ABREAST) * sizeof(float)) / sizeof(float);
+    float *shorts, **places_of[] = {&bench->queries, &shorts,       &bench->logits, &bench->own,  &bench->asked,
+                                    &bench->weighing, &bench->found, &bench->steps,  &bench->scales};
+    const int64_t parts[] = {most * width,     most * width / 2, most * bench->room, most * WIDEST, MOST * of_prompt,
+                             MOST * of_prompt, MOST * width,     most,               most};
+    for (int i = 0; i < 9; i++) {
+        *places_of[i] = memory ? memory + size : NULL;
+        size += lines((parts[i] + LANES) * sizeof(float)) / sizeof(float);
+    }
+    bench->shorts = (char *)shorts;
+    return size;
 }
 
-size_t room_to_attend(const Places *places, const int64_t *lengths, int64_t rows, int64_t width)
+/* The rows that are one task in a head: all of them, but for few heads. */
+static int64_t rows_of_task(int64_t rows, int64_t heads, int64_t threads)
+{
+    const int64_t parts = heads < 2 * threads ? (2 * threads + heads - 1) / heads : 1, some = (rows + parts - 1) / parts;
+    return (some + MOST - 1) / MOST * MOST;
+}
+
+size_t room_to_attend(const Places *places, const int64_t *lengths, int64_t rows, int64_t heads, int64_t width,
+                      int64_t threads)
 {
     Bench none;
-    return bench_for(places, lengths, rows, width, NULL, &none) * sizeof(float);
+    const int64_t most = rows_of_task(rows, heads, threads);
+    return threads * bench_for(places, lengths, rows, most, width, NULL, &none) * sizeof(float);
 }
 
 /* Writes each row's key and value behind the lengths[n] that it has, then attends to its prompt and to its own.
 
-qkv (rows, 3, heads, width), the queries scaled → out (rows, heads, width); memory of room_to_attend for each thread.
-width is a multiple of 8 and at most 128. */
+qkv (rows, 3, heads, width), the queries scaled → out (rows, heads, width); in memory of room_to_attend. width is a
+multiple of 8 and at most 128. */
 void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const Places *places, const int64_t *lengths,
             float *out, char *memory)
 {
     Bench bench;
-    const int64_t groups = (rows + MOST - 1) / MOST;
-    const int64_t room = bench_for(places, lengths, rows, width, NULL, &bench);
-    bench_for(places, lengths, rows, width, (float *)memory + omp_get_thread_num() * room, &bench);
+    const int64_t most = rows_of_task(rows, heads, omp_get_num_threads()), tasks = (rows + most - 1) / most;
+    const int64_t room = bench_for(places, lengths, rows, most, width, NULL, &bench);
+    bench_for(places, lengths, rows, most, width, (float *)memory + omp_get_thread_num() * room, &bench);
 #pragma omp for schedule(static)
-    for (int64_t task = 0; task < groups * heads; task++) {
-        const int64_t h = task / groups, first = task % groups * MOST, end = first + MOST < rows ? first + MOST : rows;
-        for (int64_t n = first, last; n < end; n = last) {
-            for (last = n + 1; last < end && places->of_row[last] == places->of_row[n];)
-                last++;
-            const char *next = last < rows ? places->keys + last * places->row + h * places->head
-                                           : places->keys + (h + 1 < heads ? h + 1 : h) * places->head;
-            attend_some(qkv, n, last - n, h, heads, width, places, lengths, out, bench, next);
-        }
+    for (int64_t n = 0; n < tasks * heads; n++) {
+        const int64_t first = n % tasks * most, count = first + most < rows ? most : rows - first;
+        const Task task = {qkv, first, count, n / tasks, heads, places, lengths, out};
+        if (places->bits == 8 && width == 64)
+            attend_to(&task, &bench, 8, 64);
+        else if (places->bits == 8)
+            attend_to(&task, &bench, 8, width);
+        else if (places->bits == 16 && width == 64)
+            attend_to(&task, &bench, 16, 64);
+        else if (places->bits == 16)
+            attend_to(&task, &bench, 16, width);
+        else if (width == 64)
+            attend_to(&task, &bench, 32, 64);
+        else
+            attend_to(&task, &bench, 32, width);
     }
 }
 
@@ -143,7 +259,7 @@ void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const 
 EXPORTED int clvp_attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const Places *places,
                          const int64_t *lengths, float *out, int threads)
 {
-    char *memory = room_of(threads * room_to_attend(places, lengths, rows, width));
+    char *memory = room_of(room_to_attend(places, lengths, rows, heads, width, threads));
     if (!memory)
         return 1;
 #pragma omp parallel num_threads(threads)

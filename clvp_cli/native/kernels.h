@@ -68,12 +68,12 @@ typedef struct {
     int64_t length, of_keys, of_values;
 } Prompt;
 
-/* Keys and values of rows (rows, heads, ..., width), `row` and `head` bytes apart: floats of 16 or 32 bits, as those of
-prompts are; or, where these have 16, whole numbers of 8 bits, as kept.c says. Row n continues prompt number of_row[n].
-*/
+/* Keys and values of rows (rows, heads, chunks, ...), `row`, `head` and `block` bytes apart, a chunk being what kept.h
+says: floats of 16 or 32 bits, as those of prompts are; or, where these have 16, whole numbers of 8 bits. Row n continues
+prompt number of_row[n]. */
 typedef struct {
     char *keys, *values;
-    int64_t bits, row, head;
+    int64_t bits, row, head, block;
     const Prompt *prompts;
     const int64_t *of_row;
 } Places;
@@ -87,7 +87,8 @@ float weighed(float *logits, int64_t count);
 /* The bytes of so many rows, laid to be multiplied, and their room in so much memory, whole lines. */
 size_t room_for_rows(const Weight *w, int64_t rows);
 Laid laid_room(char *memory, const Weight *w, int64_t rows);
-size_t room_to_attend(const Places *places, const int64_t *lengths, int64_t rows, int64_t width);
+size_t room_to_attend(const Places *places, const int64_t *lengths, int64_t rows, int64_t heads, int64_t width,
+                      int64_t threads);
 
 /* Within a parallel region, by all of its threads, which then wait for each other. */
 void multiply(const Weight *w, const float *x, int64_t rows, const float *residual, float *y, int gelu, Laid room,

@@ -120,9 +120,7 @@ class CPlaces(ctypes.Structure):
     _fields_ = (
         ("keys", Address),
         ("values", Address),
-        ("bits", Count),
-        ("row", Count),
-        ("head", Count),
+        *((name, Count) for name in ("bits", "row", "head", "block")),
         ("prompts", ctypes.POINTER(CPrompt)),
         ("of_row", Address),
     )

@@ -8,8 +8,10 @@ makes them.
 
 from __future__ import annotations
 
+import math
 import mmap
 import threading
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -47,6 +49,13 @@ def room(count: int, dtype: torch.dtype) -> Tensor:
         return torch.empty(count, dtype=dtype)
     size = count * dtype.itemsize
     return _slab.take(size)[:size].view(dtype)
+
+
+def apart(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """The same of this shape, for itself: what is not needed for as long as weights are."""
+    size = math.prod(shape) * dtype.itemsize
+    large = hasattr(mmap, "MADV_HUGEPAGE") and size >= PAGE
+    return _mapped(size).view(dtype).view(shape) if large else torch.empty(shape, dtype=dtype)
 
 
 def _mapped(size: int) -> Tensor:

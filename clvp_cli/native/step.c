@@ -83,7 +83,7 @@ EXPORTED int clvp_step(const Decoder *all, const Places *places, const int64_t *
     const int64_t width = all->head.in, head = width / layers->heads;
     const Weight *widest = layers->proj.in > width ? &layers->proj : &layers->qkv;
     const size_t of_rows = room_for_rows(widest, rows);
-    const size_t of_width = lines(rows * width * sizeof(float)), of_benches = threads * room_to_attend(places, lengths, rows, head);
+    const size_t of_width = lines(rows * width * sizeof(float)), of_benches = room_to_attend(places, lengths, rows, layers->heads, head, threads);
     const size_t of_inner = lines(rows * layers->fc.out * sizeof(float));
     char *memory = room_of(5 * of_width + of_inner + of_rows + of_benches);
     if (!memory)
