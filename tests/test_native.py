@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from clvp_cli import native
 from clvp_cli.config import ClvpDecoderConfig
+from clvp_cli.generation.cache import ChunkCache
 from clvp_cli.generation.engine import code_position, native_choice, permitted
 from clvp_cli.generation.sampler import choose
 from clvp_cli.model.encoder import turns
 from clvp_cli.model.rounding import row_steps
-from clvp_cli.generation.cache import ChunkCache
 from clvp_cli.native import loading, pages
 from clvp_cli.settings import SamplingSettings
 
@@ -202,7 +202,7 @@ def chunked(x, dtype):
     """Keys and values (2, rows, H, L, d) as rows keep them: (2, rows, H, chunks, …)."""
     chunks = x.unflatten(3, (-1, native.ABREAST))
     if dtype != torch.int8:
-        return chunks.to(dtype).flatten(4)
+        return chunks.to(dtype, copy=True).flatten(4)
     numbers, step = whole(chunks)
     keys = numbers[0].unflatten(-1, (-1, 2)).transpose(-2, -3)  # pairs of inputs
     values = numbers[1].unflatten(-2, (-1, 2)).transpose(-1, -2)  # pairs of positions
@@ -219,7 +219,7 @@ def held(x, dtype):
 
 
 def caches(rows, heads, width, room, lengths, dtype=torch.float16, prompts=(13, 40)):
-    """Queries, keys and values of a step; keys and values that were there before, lengths; prompts, as drawn and laid."""
+    """Queries, keys and values of a step; keys and values from before, lengths; prompts, as drawn and laid."""
     draw = torch.Generator().manual_seed(rows)
     qkv = torch.randn(rows, 3, heads, width, generator=draw)
     before = torch.randn(2, rows + 1, heads, room, width, generator=draw)
@@ -254,7 +254,9 @@ def test_a_step_attends_to_prompt_and_row(heads, width, lengths, dtype):
         (keys, values), own = prompts[of_row[row]], kept[:, row, :, : length + 1]
         q = qkv[row, 0].double()
         asking = in_16_bits(qkv[row, 0]) if dtype == torch.int8 else q  # what rows keep
-        logits = (torch.einsum("hd,htd->ht", *of) for of in ((q, keys[:, :size].double()), (asking, held(own[0], dtype))))
+        logits = (
+            torch.einsum("hd,htd->ht", *of) for of in ((q, keys[:, :size].double()), (asking, held(own[0], dtype)))
+        )
         weights = torch.cat(tuple(logits), 1).softmax(-1)
         of_own = held(own[1], dtype)
         if dtype == torch.int8:  # weights are rounded, each times what its value's whole numbers count
@@ -351,13 +353,15 @@ def test_codes_are_drawn_as_the_sampler_draws_them(options, codes):
     choice = native_choice(config, options, logits.device, limit)
 
     def drawn(rows, logits):
-        tables = {
-            "draws": draws[rows].clone(), "said": said[rows].clone(), "ended": torch.zeros(len(logits), dtype=torch.bool),
-            "codes": torch.zeros(len(logits), limit, dtype=torch.long), "counts": counts[rows].clone(),
-            "last": torch.zeros(len(logits), 1, dtype=torch.long),
-            "positions": torch.zeros(len(logits), 1, dtype=torch.long),
-            "log_p": torch.full((len(logits),), -2.0, dtype=torch.float64),
-        }  # fmt: skip
+        zeros = torch.zeros(len(logits), dtype=torch.long)
+        own = {"draws": draws, "said": said, "ended": zeros.bool(), "codes": torch.zeros(len(logits), limit).long()}
+        own |= {
+            "counts": counts,
+            "last": zeros.unsqueeze(1),
+            "positions": zeros.unsqueeze(1),
+            "log_p": zeros.double() - 2,
+        }
+        tables = {name: (table[rows] if len(table) > len(zeros) else table).clone() for name, table in own.items()}
         native.Rows(**tables).draw(choice, logits)
         return tables
 
@@ -366,7 +370,8 @@ def test_codes_are_drawn_as_the_sampler_draws_them(options, codes):
     want = choose(permitted(logits, counts, config, options), said, draws.gather(1, at)[:, 0], options)
     assert torch.equal(chosen, want) and torch.equal(got["codes"].gather(1, at)[:, 0], chosen)
     assert torch.equal(got["said"], said.scatter(1, chosen.unsqueeze(1), True))
-    assert torch.equal(got["counts"], counts + 1) and torch.equal(got["positions"][:, 0], code_position(counts, options))
+    assert torch.equal(got["counts"], counts + 1)
+    assert torch.equal(got["positions"][:, 0], code_position(counts, options))
     assert torch.equal(got["ended"], (chosen == codes - 1) | (counts + 1 == limit))
     log_p = logits.double().log_softmax(-1).gather(1, chosen.unsqueeze(1)).squeeze(1)
     torch.testing.assert_close(got["log_p"], log_p - 2, rtol=0, atol=1e-5)
@@ -426,12 +431,12 @@ def decoder_of(norms, weights, heads, layers):
 @pytest.mark.parametrize("dtype", [torch.int8, *native.FLOATS])
 @pytest.mark.parametrize(("heads", "width", "inner"), [(2, 64, 512), (3, 32, 112), (2, 40, 80)])
 def test_a_step_is_its_parts(heads, width, inner, dtype):
-    """What tables, norms, products and attention give one after another; a row's bits are its own, whatever runs beside."""
+    """What tables, norms, products and attention give one after another; a row's bits are its own among any."""
     norms, weights = layer_parts(heads, width, inner, dtype)
     qkv, out, fc, proj = weights
     lengths = [7, 0, 31, 31, 2, 64, 9]
     _, kept, counts, _, laid = caches(len(lengths), heads, width, 80, lengths, dtype)
-    of_row, layers = torch.arange(len(lengths)) % 2, 2
+    of_row, layers = torch.arange(len(lengths)) % 2, 1 if dtype == torch.int8 else 2
     first = [chunked(kept, dtype) for _ in range(layers)]
     codes, positions = torch.tensor([[3], [10], [0], [0], [4], [7], [7]]), (counts + 3).unsqueeze(1)
     decoder, tables, around, head = decoder_of(norms, weights, heads, layers)
@@ -442,16 +447,18 @@ def test_a_step_is_its_parts(heads, width, inner, dtype):
         return decoder(codes[some], positions[some], places, counts[some]), torch.stack(own)
 
     together, written = among(0, len(lengths))
-    x, near = tables[0][codes] + tables[1][positions], 2e-5
+    x = tables[0][codes] + tables[1][positions]
     for cache in first:
         attention = native.Attention(cache, laid, of_row)
         x = out(attention(qkv(norms[0](x)).view(len(x), 3, heads, width), counts).view_as(x), x)
         x = proj(fc(norms[1](x), gelu=True), x)
     want = head(around[1](around[0](x)))[:, 0]
-    if dtype == torch.int8:  # a norm's last bit may be another, and so what is rounded after it
-        assert float((together - want).norm() / want.norm()) < 4e-3
-    else:
-        torch.testing.assert_close(together, want, rtol=near, atol=near)
+    near = 2e-3 if dtype == torch.int8 else 2e-5  # a norm's last bit may be another, and so what is rounded after it
+    torch.testing.assert_close(together, want, rtol=near, atol=near)
+    for own, cache in zip(written, first, strict=True):
+        numbers = slice(width * native.ABREAST)  # without what they count
+        differing = own[..., numbers].float() - cache[:, : len(lengths), ..., numbers].float()
+        assert float(differing.abs().max()) <= (1 if dtype == torch.int8 else 2e-3)  # a level
     for row in range(len(lengths)):
         alone, its = among(row, row + 1)
         assert torch.equal(alone[0], together[row]) and torch.equal(its[:, :, 0], written[:, :, row])

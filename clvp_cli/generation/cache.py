@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import native
-from ..native import pages
 from ..model.layers import Attend, MaskedAttend
 from ..model.products import VECTOR
+from ..native import pages
 
 BLOCK = VECTOR  # positions by which the rows' caches grow
 FAR_BLOCK = 4 * BLOCK  # the same on a GPU, where a graph is captured for each extent, and for narrow heads

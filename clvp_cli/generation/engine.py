@@ -211,7 +211,8 @@ class Slots:
     def _sample(self, n: int) -> None:
         logits = self.logits[:n].float()
         if self.choice is not None and self.sampling.capture is None:
-            return self.tables.draw(self.choice, logits)
+            self.tables.draw(self.choice, logits)
+            return
         said, counts, stop = self.said[:n], self.counts[:n], self.decoder.config.eos_token_id
         draws = None if self.options.greedy else self.draws[:n].gather(1, counts.unsqueeze(1)).squeeze(1)
         chosen = choose(permitted(logits, counts, self.decoder.config, self.options), said, draws, self.options)
@@ -242,7 +243,16 @@ class Slots:
         last = self.live - 1
         if row != last:
             self.cache.move(last, row)
-            moving = self.said, self.codes, self.draws, self.counts, self.logprobs, self.logits, self.last, self.positions
+            moving = (
+                self.said,
+                self.codes,
+                self.draws,
+                self.counts,
+                self.logprobs,
+                self.logits,
+                self.last,
+                self.positions,
+            )
             for table in moving:
                 table[row] = table[last]
             self.owners[row] = self.owners[last]

@@ -32,9 +32,9 @@ from .loading import (
 )
 
 __all__ = [
-    "ABREAST", "COUNTS", "FLOATS", "LANES", "MOST_KEPT", "STEP", "Attention", "Choice", "Decoder", "EncoderLayer", "EncoderStack",
-    "Layer", "Places", "Prompt", "RmsNorm", "Rows", "Sequences", "Weight", "attends", "gated", "has_brains", "is_outdone", "is_wide", "kernels",
-    "multiplies", "takes",
+    "ABREAST", "COUNTS", "FLOATS", "LANES", "MOST_KEPT", "STEP", "Attention", "Choice", "Decoder", "EncoderLayer",
+    "EncoderStack", "Layer", "Places", "Prompt", "RmsNorm", "Rows", "Sequences", "Weight", "attends", "gated",
+    "has_brains", "is_outdone", "is_wide", "kernels", "multiplies", "takes",
 ]  # fmt: skip
 
 STEP = 16  # inputs, whole numbers, of which there is a multiple
@@ -117,10 +117,11 @@ class Prompt:
     """
 
     def __init__(self, keys: Tensor, values: Tensor, length: int) -> None:
-        heads, width, block = len(keys), keys.shape[-1], _built().clvp_block()
-        columns = F.pad(keys[:, :length], (0, 0, 0, -length % block)).view(heads, -1, block, width)
-        rows = F.pad(values[:, :length], (0, -width % block, 0, -length % LANES)).view(heads, -(-length // LANES) * LANES, -1, block)
-        parts = [part.transpose(1, 2).flatten(1) for part in rows.split(DEPTH, dim=1)]
+        block, width = _built().clvp_block(), keys.shape[-1]
+        columns = F.pad(keys[:, :length], (0, 0, 0, -length % block))
+        rows = F.pad(values[:, :length], (0, -width % block, 0, -length % LANES))
+        columns, rows = columns.view(len(keys), -1, block, width), rows.view(*rows.shape[:2], -1, block)
+        parts = [part.transpose(1, 2).flatten(1) for part in torch.split(rows, DEPTH, dim=1)]
         self.kept = columns.transpose(2, 3).contiguous(), torch.cat(parts, dim=1)
         places = map(address, self.kept)
         self.described = CPrompt(*places, length, *(part.stride(0) * part.itemsize for part in self.kept))
@@ -186,12 +187,12 @@ class Places:
 
 
 class Decoder:
-    """All of a decoder, for one code of each row: vectors of codes and positions, layers of one shape, norms, a head."""
+    """All of a decoder, for one code of each row: tables of vectors, layers of one shape, norms, a head."""
 
     def __init__(
         self, tables: Sequence[Tensor], layers: Sequence[Layer], norms: Sequence[nn.LayerNorm], head: Weight
     ) -> None:
-        """`tables` of codes (V, D) and of positions (longest, D) in float32; `norms` after layers and before the head."""
+        """`tables` of codes (V, D) and positions (longest, D), float32; `norms` after layers and before the head."""
         assert all(table.dtype == torch.float32 and table.is_contiguous() for table in tables)
         self.kept = tables, layers, norms
         self.outputs = head.outputs
