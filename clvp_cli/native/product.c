@@ -3,8 +3,8 @@
 #include "product.h"
 
 #define PANEL (1 << 18) /* numbers of rows, as the third cache holds, and */
-#define LEFT 8 /* one in so many units of outputs is not shared out, but made by who is first done */
 #define BAND (1 << 15)  /* bytes of weights, as the first, that are multiplied with each other */
+#define LEFT 8          /* one in so many units of outputs is nobody's share, but made by who is first done */
 
 /* GELU by tanh: x times the logistic of 2 u. */
 INLINE __m256 activated(__m256 x)
@@ -25,21 +25,29 @@ static void activate(const Product *p, int64_t m, int64_t last, int64_t j, int64
             _mm256_storeu_ps(y, activated(_mm256_loadu_ps(y)));
 }
 
-/* The outputs that are multiplied together. */
-INLINE int64_t unit_of(const Weight *w)
+/* Of so many rows those that are multiplied together; and the outputs that are then. */
+INLINE int64_t together(const Weight *w, int64_t rows)
 {
-    return (w->bits == 8 ? WHOLE : BLOCKS) * BLOCK;
+    return rows <= (w->bits == 8 ? JOINED : MOST) ? rows : MOST;
+}
+
+INLINE int64_t unit_of(const Weight *w, int64_t rows)
+{
+    if (w->bits != 8)
+        return BLOCKS * BLOCK;
+    return (rows <= MOST ? WHOLE : rows <= JOINED * 3 / 4 ? 2 : 1) * BLOCK;
 }
 
 /* A band's sums → y: of the first inputs, with bias and residual; of others, onto these. Rows stay in the first cache
-while weights pass, and these in the second. As many weights from `next` on, if it is not NULL, are asked for meanwhile;
-or, where weights pass once, and fast, the next of them. */
+while weights pass, and these in the second. As many weights from `next` on, if it is not NULL, are asked for meanwhile,
+and those that pass once, and fast, a second time. */
 static void multiply_band(const Product *p, Band band, const char *next)
 {
     const Weight *w = p->w;
-    const int64_t unit = unit_of(w), passes = (band.last - band.m + MOST - 1) / MOST;
-    for (int64_t m = band.m; m < band.last; m += MOST) {
-        const int64_t rows = band.last - m < MOST ? band.last - m : MOST;
+    const int64_t most = together(w, band.last - band.m), passes = (band.last - band.m + most - 1) / most;
+    const int64_t unit = unit_of(w, most);
+    for (int64_t m = band.m; m < band.last; m += most) {
+        const int64_t rows = band.last - m < most ? band.last - m : most;
         for (int64_t at = band.j, blocks; at < band.end; at += blocks * BLOCK) {
             blocks = ((band.end - at < unit ? band.end - at : unit) + BLOCK - 1) / BLOCK;
             const Asked asked = {passes > 1 ? 0 : next ? NEAR : AHEAD, next ? LINE * blocks / passes : 0, next};
@@ -63,7 +71,7 @@ static void lay(const Weight *w, const float *x, int64_t m, int64_t last, Laid r
 static void multiply_panel(const Product *p, int64_t m, int64_t last, int64_t start, int64_t over, const char *then)
 {
     const Weight *w = p->w;
-    const int64_t unit = unit_of(w), fitting = BAND / (depth_at(w, 0) * size_of(w)) / unit * unit;
+    const int64_t unit = unit_of(w, together(w, last - m)), fitting = BAND / (depth_at(w, 0) * size_of(w)) / unit * unit;
     const int64_t wide = fitting > unit ? fitting : unit;
     Band band = {.m = m, .last = last};
     for (band.k = 0; band.k < w->in; band.k += DEPTH) {
@@ -86,7 +94,7 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
               const Weight *then)
 {
     const Product p = {w, x, residual, y, room};
-    const int64_t thread = omp_get_thread_num(), unit = unit_of(w);
+    const int64_t thread = omp_get_thread_num(), unit = unit_of(w, together(w, rows));
     const int64_t units = (w->out + unit - 1) / unit, first = (units - units / LEFT) * unit;
     const int64_t own = first < w->out ? first : w->out;
     const int64_t start = share_of(own, BLOCK, thread), over = share_of(own, BLOCK, thread + 1);

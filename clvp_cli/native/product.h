@@ -38,6 +38,23 @@
         BY_ROWS(rows, p, 1, __VA_ARGS__)      \
     }
 
+/* Of more rows than MOST, with two blocks or with one. */
+#define BY_JOINED_ROWS(blocks, rows, p, ...)       \
+    switch (blocks == 2 ? rows : -rows) {          \
+    case 12: block(p, 12, 2, __VA_ARGS__); break;  \
+    case 11: block(p, 11, 2, __VA_ARGS__); break;  \
+    case 10: block(p, 10, 2, __VA_ARGS__); break;  \
+    case 9: block(p, 9, 2, __VA_ARGS__); break;    \
+    case -16: block(p, 16, 1, __VA_ARGS__); break; \
+    case -15: block(p, 15, 1, __VA_ARGS__); break; \
+    case -14: block(p, 14, 1, __VA_ARGS__); break; \
+    case -13: block(p, 13, 1, __VA_ARGS__); break; \
+    case -12: block(p, 12, 1, __VA_ARGS__); break; \
+    case -11: block(p, 11, 1, __VA_ARGS__); break; \
+    case -10: block(p, 10, 1, __VA_ARGS__); break; \
+    case -9: block(p, 9, 1, __VA_ARGS__); break;   \
+    }
+
 typedef struct {
     const Weight *w;
     const float *x, *residual;

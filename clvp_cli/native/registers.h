@@ -13,7 +13,8 @@
 #define BLOCK 16 /* outputs */
 #define BLOCKS 3 /* whose sums are held in registers together, floats */
 #define WHOLE 3  /* or whole numbers */
-#define MOST 8   /* rows that are multiplied together; one of two digits counts twice */
+#define MOST 8   /* rows that are laid, and multiplied, together; one of two digits counts twice */
+#define JOINED 16 /* rows, if that is all, of one digit each, that are multiplied together though they lie apart */
 #define PIECE 16 /* outputs of whole numbers that one register takes */
 #define DIGITS 2   /* of a number of 14 bits, of 7 each, as if of two rows; one of 8 bits is one */
 #define QUAD_BYTES 4 /* of a digit's quad */
@@ -149,6 +150,7 @@ INLINE __m128i shortened(const float *x)
 #define BLOCKS 2
 #define WHOLE 1
 #define MOST 6
+#define JOINED 6
 #define PIECE 4
 #define DIGITS 1 /* of 16 bits, whatever the number has */
 #define QUAD_BYTES 8

@@ -108,25 +108,26 @@ void lay_whole(const float *x, int64_t m, int64_t last, int64_t in, Laid room)
     }
 }
 
-/* sums += `count` inputs, whole lines of a block, of rows laid at a, times pieces at w, `apart` bytes from each other.
-*/
-INLINE void add_lines(const char *a, const char *w, int64_t count, int64_t apart, const int rows, const int pieces,
-                      Asked asked, Whole sums[MOST][PIECES])
+/* sums += `count` inputs, whole lines of a block, of rows laid at a, and of those above MOST at b, times pieces at w,
+`apart` bytes from each other. */
+INLINE void add_lines(const char *a, const char *b, const char *w, int64_t count, int64_t apart, const int rows,
+                      const int pieces, Asked asked, Whole sums[JOINED][PIECES])
 {
+    const int first = rows < MOST ? rows : MOST;
     for (; count > 0; count -= LINE / BLOCK, w += LINE, asked.far += asked.pace) {
         for (int c = 0; c < pieces; c += TOGETHER)
             _mm_prefetch(w + c * apart + asked.ahead, _MM_HINT_T0);
         for (int64_t at = 0; at < asked.pace; at += LINE)
             _mm_prefetch(asked.far + at, _MM_HINT_T1);
 #pragma GCC unroll 2
-        for (int k = 0; k < LINE; k += QUAD * BLOCK, a += rows * QUAD_BYTES) {
+        for (int k = 0; k < LINE; k += QUAD * BLOCK, a += first * QUAD_BYTES, b += (rows - first) * QUAD_BYTES) {
             Whole some[PIECES];
 #pragma GCC unroll 3
             for (int c = 0; c < pieces; c++)
                 some[c] = piece(w + k + c * apart);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
             for (int r = 0; r < rows; r++)
-                add_pieces(sums[r], a + r * QUAD_BYTES, some, pieces);
+                add_pieces(sums[r], r < MOST ? a + r * QUAD_BYTES : b + (r - MOST) * QUAD_BYTES, some, pieces);
         }
     }
 }
@@ -172,19 +173,21 @@ INLINE void block(const Product *p, const int rows, const int blocks, int digits
 {
     const Weight *w = p->w;
     const int pieces = blocks * TOGETHER;
+    const int first = rows < MOST ? rows : MOST;
     digits = rows % 2 ? 1 : digits; /* which gcc does not know */
-    const char *a = laid_at(p->rows, m, w->in) + band.k / QUAD * rows * QUAD_BYTES;
+    const char *a = laid_at(p->rows, m, w->in) + band.k / QUAD * first * QUAD_BYTES;
+    const char *b = laid_at(p->rows, m + MOST, w->in) + band.k / QUAD * (rows - first) * QUAD_BYTES;
     const char *numbers = numbers_at(w, band.k, j) + j % BLOCK * QUAD;
     const int32_t *starts = w->starts + band.k / DEPTH * filled(w) + j;
-    Whole sums[MOST][PIECES];
-#pragma GCC unroll 8
+    Whole sums[JOINED][PIECES];
+#pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 3
         for (int c = 0; c < pieces; c++)
             sums[r][c] = started(starts + c * PIECE, digits);
-    add_lines(a, numbers, band.depth, apart(band.depth), rows, pieces, asked, sums);
-    Whole whole[MOST][PIECES]; /* in memory: sums would be there, too, if they were counted through */
-#pragma GCC unroll 8
+    add_lines(a, b, numbers, band.depth, apart(band.depth), rows, pieces, asked, sums);
+    Whole whole[JOINED][PIECES]; /* in memory: sums would be there, too, if they were counted through */
+#pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 3
         for (int c = 0; c < pieces; c++)
@@ -194,7 +197,19 @@ INLINE void block(const Product *p, const int rows, const int blocks, int digits
 
 void block_of_whole(const Product *p, int64_t rows, int64_t blocks, Band band, int64_t m, int64_t j, Asked asked)
 {
-    const int digits = p->rows.rounded[m + rows - 1].fine ? DIGITS : 1;
+    const Rounded *row = p->rows.rounded + m;
+    if (rows > MOST && (row[MOST - 1].fine || row[rows - 1].fine)) {
+        block_of_whole(p, MOST, blocks, band, m, j, asked);
+        block_of_whole(p, rows - MOST, blocks, band, m + MOST, j, asked);
+        return;
+    }
+#if JOINED > MOST
+    if (rows > MOST) {
+        BY_JOINED_ROWS(blocks, rows, p, 1, band, m, j, asked)
+        return;
+    }
+#endif
+    const int digits = row[rows - 1].fine ? DIGITS : 1;
     for (int64_t last = m + rows, most = MOST / digits; m < last; m += most) {
         const int64_t some = (last - m < most ? last - m : most) * digits;
         BY_BLOCKS(blocks, WHOLE, some, p, digits, band, m, j, asked)
