@@ -163,7 +163,8 @@ INLINE void attend_to(const Task *task, const Bench *bench, const int bits, cons
         float *logits = bench->logits + r * bench->room, *weights = logits + of_prompt;
         expect(chunk_at(task, places->values, r, 1), chunk_at(task, places->values, r, 0), chunk);
         bench->scales[r] = 1.0f / weighed(logits, of_prompt + own);
-        memset(bench->own + r * WIDEST, 0, WIDEST * sizeof(float));
+        for (int64_t k = 0; k < width; k += LANES)
+            _mm256_storeu_ps(bench->own + r * WIDEST + k, _mm256_setzero_ps());
         if (bits != 8)
             continue;
         for (int64_t b = 0; b < chunks_of(task, r); b++)

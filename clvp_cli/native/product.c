@@ -95,23 +95,23 @@ void multiply(const Weight *w, const float *x, int64_t rows, const float *residu
 {
     const Product p = {w, x, residual, y, room};
     const int64_t thread = omp_get_thread_num(), unit = unit_of(w, together(w, rows));
-    const int64_t units = (w->out + unit - 1) / unit, first = (units - units / LEFT) * unit;
-    const int64_t own = first < w->out ? first : w->out;
+    const int64_t units = (w->out + unit - 1) / unit, shared = (units - units / LEFT) * unit;
+    const int64_t own = shared < w->out ? shared : w->out, turn = omp_get_num_threads() * unit;
     const int64_t start = share_of(own, BLOCK, thread), over = share_of(own, BLOCK, thread + 1);
     const int64_t panel = PANEL / w->in > MOST ? PANEL / w->in / MOST * MOST : MOST;
-    const char *next = then ? numbers_at(then, 0, share_of(then->out, BLOCK, thread)) : NULL;
+    const char *after = then ? numbers_at(then, 0, share_of(then->out, BLOCK, thread)) : NULL;
 #pragma omp for schedule(static)
     for (int64_t m = 0; m < rows; m += MOST)
         lay(w, x, m, m + MOST < rows ? m + MOST : rows, room);
     for (int64_t m = 0; m < rows; m += panel) {
-        const int64_t last = m + panel < rows ? m + panel : rows;
-        multiply_panel(&p, m, last, start, over, next);
+        const int64_t last = m + panel < rows ? m + panel : rows, mine = own + thread * unit;
+        multiply_panel(&p, m, last, start, over, mine < w->out ? numbers_at(w, 0, mine) : after);
         if (gelu)
             activate(&p, m, last, start, over);
 #pragma omp for schedule(dynamic) nowait
         for (int64_t j = own; j < w->out; j += unit) {
             const int64_t end = j + unit < w->out ? j + unit : w->out;
-            multiply_panel(&p, m, last, j, end, NULL);
+            multiply_panel(&p, m, last, j, end, j + turn < w->out ? numbers_at(w, 0, j + turn) : after);
             if (gelu)
                 activate(&p, m, last, j, end);
         }
