@@ -15,9 +15,9 @@ typedef struct {
     float *out;
 } Task;
 
-/* What a thread needs for them: queries as they are and, `shorts`, in 16 bits; logits, `room` of each; what they found in
-their own; products with a prompt's keys, what weighs its values and what is found there, of MOST rows; and of each row
-what a short query counts, and what its logits are to be multiplied with, and what is found. */
+/* What a thread needs for them. Of each row: its query as it is and, `shorts`, in 16 bits; its logits, `room` of them,
+which become what weighs values; what it finds in its own; what one of its 16 bits counts, in `steps`; and one part of
+all that it weighs. Of MOST rows: products with a prompt's keys, what weighs its values, and what is found there. */
 typedef struct {
     float *queries, *logits, *own, *asked, *weighing, *found, *steps, *scales;
     char *shorts;
@@ -76,6 +76,12 @@ INLINE const Prompt *prompt_of(const Task *task, int64_t r)
     return task->places->prompts + task->places->of_row[task->first + r];
 }
 
+/* Where the logits of row r's own positions begin, behind the prompt's. */
+INLINE float *own_logits(const Task *task, const Bench *bench, int64_t r)
+{
+    return bench->logits + r * bench->room + prompt_of(task, r)->length;
+}
+
 /* The rows from r on that continue the same prompt, MOST at the most. */
 static int64_t of_one_prompt(const Task *task, int64_t r)
 {
@@ -85,20 +91,26 @@ static int64_t of_one_prompt(const Task *task, int64_t r)
     return last - r;
 }
 
-/* Rows' keys and values are kept, and the prompts' keys asked → the first of their logits. */
-INLINE void ask_prompts(const Task *task, const Bench *bench, const int bits, const int width)
+/* Queries as they are asked; keys and values where they are kept. */
+INLINE void keep_all(const Task *task, const Bench *bench, const int bits, const int width)
 {
-    const int64_t whole = task->heads * width, chunk = chunk_of(width, bits);
+    const int64_t whole = task->heads * width;
     for (int64_t r = 0; r < task->count; r++) {
         const float *query = task->qkv + (task->first + r) * 3 * whole + task->head * width;
-        const int64_t length = task->lengths[task->first + r], b = length / ABREAST;
-        expect(chunk_at(task, task->places->keys, r, 1), chunk_at(task, task->places->keys, r, 0), chunk);
+        const int64_t length = task->lengths[task->first + r], b = length / ABREAST, i = length % ABREAST;
+        char *keys = chunk_at(task, task->places->keys, r, 0), *values = chunk_at(task, task->places->values, r, b);
+        expect(keys + task->places->block, keys, chunk_of(width, bits));
         memcpy(bench->queries + r * width, query, width * sizeof(float));
         if (bits == 8)
             bench->steps[r] = shortened_to(query, width, LARGE, bench->shorts + r * width * 2);
-        keep(query + whole, bits, width, 0, chunk_at(task, task->places->keys, r, b), length % ABREAST);
-        keep(query + 2 * whole, bits, width, 1, chunk_at(task, task->places->values, r, b), length % ABREAST);
+        keep(query + whole, bits, width, 0, keys + b * task->places->block, i);
+        keep(query + 2 * whole, bits, width, 1, values, i);
     }
+}
+
+/* Prompts' keys asked → the first of rows' logits. */
+INLINE void ask_prompts(const Task *task, const Bench *bench, const int bits, const int width)
+{
     for (int64_t r = 0, some; r < task->count; r += some) {
         const Prompt *prompt = prompt_of(task, r);
         const Weight keys = {.numbers = prompt->keys + task->head * prompt->of_keys, .bits = bits == 8 ? 16 : bits,
@@ -111,81 +123,96 @@ INLINE void ask_prompts(const Task *task, const Bench *bench, const int bits, co
     }
 }
 
-/* What weighs the prompts' values, and what is found of these and of rows' own → out. */
-INLINE void find_in_prompts(const Task *task, const Bench *bench, const int width)
+/* The rows' own keys asked → the rest of their logits; chunks as they lie. */
+INLINE void ask_own(const Task *task, const Bench *bench, int64_t most, const int bits, const int width)
+{
+    const Places *places = task->places;
+    for (int64_t b = 0; b < most; b++)
+        for (int64_t r = 0; r < task->count; r++) {
+            if (b >= chunks_of(task, r))
+                continue;
+            char *keys = chunk_at(task, places->keys, r, b), *query = (char *)(bench->queries + r * width);
+            char *later = b + 1 < chunks_of(task, r) ? keys + places->block : chunk_at(task, places->values, r, 0);
+            expect(later, keys, chunk_of(width, bits));
+            if (bits == 8)
+                _mm_prefetch((char *)counts_in(chunk_at(task, places->values, r, b), width), _MM_HINT_T1);
+            ask(bits == 8 ? bench->shorts + r * width * 2 : query, bench->steps[r], keys, bits, width,
+                own_logits(task, bench, r) + b * ABREAST);
+        }
+}
+
+/* Logits → what weighs values, of rows' own as `find` wants it. */
+INLINE void weigh_all(const Task *task, const Bench *bench, const int bits, const int width)
+{
+    char *kept = task->places->values;
+    for (int64_t r = 0; r < task->count; r++) {
+        const int64_t own = task->lengths[task->first + r] + 1;
+        float *logits = bench->logits + r * bench->room, *weights = own_logits(task, bench, r);
+        expect(chunk_at(task, kept, r, 1), chunk_at(task, kept, r, 0), chunk_of(width, bits));
+        bench->scales[r] = 1.0f / weighed(logits, weights - logits + own);
+        if (bits != 8)
+            continue;
+        for (int64_t b = 0; b < chunks_of(task, r); b++)
+            weigh(weights + b * ABREAST, chunk_at(task, kept, r, b), own - b * ABREAST, width);
+        bench->steps[r] = shortened_to(weights, chunks_of(task, r) * ABREAST, LARGE / (float)(1 + own / WITHIN),
+                                       (char *)weights);
+    }
+}
+
+/* What rows find in their own values; chunks as they lie. */
+INLINE void find_own(const Task *task, const Bench *bench, int64_t most, const int bits, const int width)
+{
+    const Places *places = task->places;
+    memset(bench->own, 0, task->count * WIDEST * sizeof(float));
+    for (int64_t b = 0; b < most; b++)
+        for (int64_t r = 0; r < task->count; r++) {
+            if (b >= chunks_of(task, r))
+                continue;
+            char *values = chunk_at(task, places->values, r, b), *weights = (char *)own_logits(task, bench, r);
+            const char *next_keys = chunk_at(task, places->keys, r, 0) + places->head;
+            const int64_t left = task->lengths[task->first + r] + 1 - b * ABREAST;
+            expect(b + 1 < chunks_of(task, r) ? values + places->block : next_keys, values, chunk_of(width, bits));
+            find(weights + b * ABREAST * (bits == 8 ? 2 : 4), values, left < ABREAST ? left : ABREAST, bits, width,
+                 bench->own + r * WIDEST);
+        }
+    for (int64_t r = 0; r < task->count && bits == 8; r++)
+        for (float *own = bench->own + r * WIDEST, *end = own + width; own < end; own += BLOCK)
+            store(own, counted(*(Whole *)own) * repeated(bench->steps[r]));
+}
+
+/* What rows find in prompts, with what they found in their own → out. */
+INLINE void find_in_prompts(const Task *task, const Bench *bench, const int bits, const int width)
 {
     const int64_t whole = task->heads * width;
-    const int own_bits = task->places->bits;
     for (int64_t r = 0, some; r < task->count; r += some) {
         const Prompt *prompt = prompt_of(task, r);
         const int64_t inputs = inputs_of(prompt);
         const Weight values = {.numbers = prompt->values + task->head * prompt->of_values,
-                               .bits = own_bits == 8 ? 16 : own_bits, .in = inputs, .out = width};
+                               .bits = bits == 8 ? 16 : bits, .in = inputs, .out = width};
         some = of_one_prompt(task, r);
         for (int64_t i = 0; i < some; i++)
             for (int64_t t = 0; t < inputs; t++)
                 bench->weighing[i * inputs + t] = t < prompt->length ? bench->logits[(r + i) * bench->room + t] : 0.0f;
         multiply_alone(&values, bench->weighing, some, NULL, bench->found, (Laid){.numbers = bench->found});
         for (int64_t i = 0; i < some; i++)
-            for (int64_t k = 0; k < width; k += LANES) {
-                const __m256i own = _mm256_loadu_si256((const __m256i *)(bench->own + (r + i) * WIDEST + k));
-                const __m256 step = _mm256_set1_ps(own_bits == 8 ? bench->steps[r + i] : 1.0f);
-                const __m256 mine = own_bits == 8 ? _mm256_mul_ps(_mm256_cvtepi32_ps(own), step) : _mm256_castsi256_ps(own);
-                const __m256 all = _mm256_add_ps(mine, _mm256_loadu_ps(bench->found + i * width + k));
-                _mm256_storeu_ps(task->out + (task->first + r + i) * whole + task->head * width + k,
-                                 _mm256_mul_ps(all, _mm256_set1_ps(bench->scales[r + i])));
+            for (int64_t k = 0; k < width; k++) {
+                const float both = bench->own[(r + i) * WIDEST + k] + bench->found[i * width + k];
+                task->out[(task->first + r + i) * whole + task->head * width + k] = both * bench->scales[r + i];
             }
     }
 }
 
 INLINE void attend_to(const Task *task, const Bench *bench, const int bits, const int width)
 {
-    const Places *places = task->places;
-    const int64_t chunk = chunk_of(width, bits);
     int64_t most = 0;
-    ask_prompts(task, bench, bits, width);
     for (int64_t r = 0; r < task->count; r++)
         most = chunks_of(task, r) > most ? chunks_of(task, r) : most;
-    for (int64_t b = 0; b < most; b++)
-        for (int64_t r = 0; r < task->count; r++) {
-            if (b >= chunks_of(task, r))
-                continue;
-            const char *keys = chunk_at(task, places->keys, r, b), *query = (char *)(bench->queries + r * width);
-            const char *later = b + 1 < chunks_of(task, r) ? keys + places->block : chunk_at(task, places->values, r, 0);
-            expect(later, keys, chunk);
-            if (bits == 8)
-                _mm_prefetch((char *)counts_in(chunk_at(task, places->values, r, b), width), _MM_HINT_T1);
-            ask(bits == 8 ? bench->shorts + r * width * 2 : query, bench->steps[r], keys, bits, width,
-                bench->logits + r * bench->room + prompt_of(task, r)->length + b * ABREAST);
-        }
-    for (int64_t r = 0; r < task->count; r++) {
-        const int64_t of_prompt = prompt_of(task, r)->length, own = task->lengths[task->first + r] + 1;
-        float *logits = bench->logits + r * bench->room, *weights = logits + of_prompt;
-        expect(chunk_at(task, places->values, r, 1), chunk_at(task, places->values, r, 0), chunk);
-        bench->scales[r] = 1.0f / weighed(logits, of_prompt + own);
-        for (int64_t k = 0; k < width; k += LANES)
-            _mm256_storeu_ps(bench->own + r * WIDEST + k, _mm256_setzero_ps());
-        if (bits != 8)
-            continue;
-        for (int64_t b = 0; b < chunks_of(task, r); b++)
-            weigh(weights + b * ABREAST, chunk_at(task, places->values, r, b), own - b * ABREAST, width);
-        bench->steps[r] = shortened_to(weights, chunks_of(task, r) * ABREAST, LARGE / (float)(1 + own / WITHIN),
-                                       (char *)weights);
-    }
-    for (int64_t b = 0; b < most; b++)
-        for (int64_t r = 0; r < task->count; r++) {
-            if (b >= chunks_of(task, r))
-                continue;
-            const char *values = chunk_at(task, places->values, r, b);
-            const char *later = b + 1 < chunks_of(task, r) ? values + places->block
-                                                           : chunk_at(task, places->keys, r, 0) + places->head;
-            const int64_t left = task->lengths[task->first + r] + 1 - b * ABREAST;
-            const char *weights = (char *)(bench->logits + r * bench->room + prompt_of(task, r)->length);
-            expect(later, values, chunk);
-            find(weights + b * ABREAST * (bits == 8 ? 2 : 4), values, left < ABREAST ? left : ABREAST, bits, width,
-                 bench->own + r * WIDEST);
-        }
-    find_in_prompts(task, bench, width);
+    keep_all(task, bench, bits, width);
+    ask_prompts(task, bench, bits, width);
+    ask_own(task, bench, most, bits, width);
+    weigh_all(task, bench, bits, width);
+    find_own(task, bench, most, bits, width);
+    find_in_prompts(task, bench, bits, width);
 }
 
 /* A thread's bench for so many of a step's rows, at `memory` unless that is NULL. Returns its floats. */
