@@ -41,12 +41,13 @@ float highest(float *logits, int64_t count)
 
 float weighed(float *logits, int64_t count)
 {
-    const __m256 high = _mm256_set1_ps(highest(logits, count));
+    const Sums high = repeated(highest(logits, count));
     __m256 sums = _mm256_setzero_ps();
-    for (int64_t t = 0; t < count; t += LANES) { /* what is behind weighs no more than e to the -87 */
-        const __m256 some = exponential(_mm256_sub_ps(_mm256_loadu_ps(logits + t), high));
-        _mm256_storeu_ps(logits + t, some);
-        sums = _mm256_add_ps(sums, some);
+    for (int64_t t = 0, some; t < count; t += some) { /* what is behind weighs no more than e to the -87 */
+        some = next_of(count - t);
+        const Sums weights = exponential(loaded_some(logits + t, some) - high);
+        store_some(logits + t, weights, some);
+        sums = added_some(sums, weights, some);
     }
     return across(sums);
 }

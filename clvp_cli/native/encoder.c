@@ -45,27 +45,26 @@ static void rms_normed(const RmsNorm *norm, const float *x, int64_t rows, int64_
 }
 
 /* GELU: x times the share of the normal distribution that is below it, 1 - erf being Abramowitz and Stegun's 7.1.26. */
-INLINE __m256 gelu(__m256 x)
+INLINE Sums gelu(Sums x)
 {
-    const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
-    const __m256 z = _mm256_mul_ps(_mm256_andnot_ps(sign, x), _mm256_set1_ps(0.70710678f));
-    const __m256 t = _mm256_div_ps(one, _mm256_fmadd_ps(z, _mm256_set1_ps(0.3275911f), one));
+    const Sums one = repeated(1.0f), z = larger(x, repeated(0.0f) - x) * repeated(0.70710678f);
+    const Sums t = one / fused(z, repeated(0.3275911f), one);
     static const float rest[] = {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f};
-    __m256 y = _mm256_set1_ps(1.061405429f);
+    Sums y = repeated(1.061405429f);
     for (int i = 0; i < 4; i++)
-        y = _mm256_fmadd_ps(y, t, _mm256_set1_ps(rest[i]));
-    const __m256 e = exponential(_mm256_xor_ps(sign, _mm256_mul_ps(z, z)));
-    const __m256 beyond = _mm256_mul_ps(_mm256_mul_ps(_mm256_set1_ps(0.5f), _mm256_mul_ps(y, t)), e);
-    return _mm256_mul_ps(x, _mm256_blendv_ps(_mm256_sub_ps(one, beyond), beyond, x));
+        y = fused(y, t, repeated(rest[i]));
+    const Sums beyond = repeated(0.5f) * (y * t) * exponential(with_minus(z * z));
+    return x * where_minus(x, beyond, one - beyond);
 }
 
 /* Values and gates (rows, 2, width) → (rows, width). */
 static void gate(const float *both, int64_t rows, int64_t width, float *out)
 {
     for (; rows > 0; rows--, both += 2 * width, out += width)
-        for (int64_t i = 0; i < width; i += LANES)
-            _mm256_storeu_ps(out + i,
-                             _mm256_mul_ps(_mm256_loadu_ps(both + i), gelu(_mm256_loadu_ps(both + width + i))));
+        for (int64_t i = 0, some; i < width; i += some) {
+            some = next_of(width - i);
+            store_some(out + i, loaded_some(both + i, some) * gelu(loaded_some(both + width + i, some)), some);
+        }
 }
 
 /* A thread's room for so many rows, in memory of `size`, which is told. */

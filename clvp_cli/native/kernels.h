@@ -188,20 +188,4 @@ INLINE __m256 floats(const char *numbers, const int bits)
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)numbers));
 }
 
-/* e to the x, for x from -87 to 0 (below, as at -87; what is no number stays so): 2 to the whole part times a
-polynomial of the rest. */
-INLINE __m256 exponential(__m256 x)
-{
-    x = _mm256_max_ps(_mm256_set1_ps(-87.0f), x);
-    const __m256 whole = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
-    __m256 rest = _mm256_fnmadd_ps(whole, _mm256_set1_ps(0.693359375f), x);
-    rest = _mm256_fnmadd_ps(whole, _mm256_set1_ps(-2.12194440e-4f), rest);
-    static const float taylor[] = {1 / 720.0f, 1 / 120.0f, 1 / 24.0f, 1 / 6.0f, 0.5f, 1.0f, 1.0f};
-    __m256 y = _mm256_set1_ps(1 / 5040.0f);
-    for (int i = 0; i < 7; i++)
-        y = _mm256_fmadd_ps(y, rest, _mm256_set1_ps(taylor[i]));
-    const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127)), 23);
-    return _mm256_mul_ps(y, _mm256_castsi256_ps(power));
-}
-
 #endif

@@ -7,22 +7,23 @@
 #define LEFT 8          /* one in so many units of outputs is nobody's share, but made by who is first done */
 
 /* GELU by tanh: x times the logistic of 2 u. */
-INLINE __m256 activated(__m256 x)
+INLINE Sums activated(Sums x)
 {
-    const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
-    const __m256 cube = _mm256_mul_ps(_mm256_mul_ps(x, x), _mm256_mul_ps(x, _mm256_set1_ps(0.044715f)));
-    const __m256 twice_u = _mm256_mul_ps(_mm256_add_ps(x, cube), _mm256_set1_ps(1.59576912f));
-    const __m256 e = exponential(_mm256_or_ps(sign, twice_u));
-    const __m256 part = _mm256_blendv_ps(one, e, twice_u);
-    return _mm256_mul_ps(x, _mm256_div_ps(part, _mm256_add_ps(one, e)));
+    const Sums one = repeated(1.0f), cube = (x * x) * (x * repeated(0.044715f));
+    const Sums twice_u = (x + cube) * repeated(1.59576912f);
+    const Sums e = exponential(with_minus(twice_u));
+    return x * (where_minus(twice_u, e, one) / (one + e));
 }
 
-/* Rows m to last of outputs j to end, whole registers. */
+/* Rows m to last of outputs j to end, whole LANES. */
 static void activate(const Product *p, int64_t m, int64_t last, int64_t j, int64_t end)
 {
     for (; m < last; m++)
-        for (float *y = p->y + m * p->w->out + j, *over = p->y + m * p->w->out + end; y < over; y += LANES)
-            _mm256_storeu_ps(y, activated(_mm256_loadu_ps(y)));
+        for (int64_t i = j, some; i < end; i += some) {
+            float *y = p->y + m * p->w->out + i;
+            some = next_of(end - i);
+            store_some(y, activated(loaded_some(y, some)), some);
+        }
 }
 
 /* Of so many rows those that are multiplied together; and the outputs that are then. */

@@ -114,6 +114,66 @@ INLINE Sums repeated(float x)
     return _mm512_set1_ps(x);
 }
 
+/* The first LANES of a register's floats, or as many as it has; what is behind is any number. */
+INLINE Sums loaded_some(const float *x, int64_t count)
+{
+    return count > LANES ? _mm512_loadu_ps(x) : _mm512_castps256_ps512(_mm256_loadu_ps(x));
+}
+
+INLINE void store_some(float *y, Sums x, int64_t count)
+{
+    if (count > LANES)
+        _mm512_storeu_ps(y, x);
+    else
+        _mm256_storeu_ps(y, _mm512_castps512_ps256(x));
+}
+
+/* sums of LANES + these, one LANES after the other */
+INLINE __m256 added_some(__m256 sums, Sums x, int64_t count)
+{
+    sums = _mm256_add_ps(sums, _mm512_castps512_ps256(x));
+    const __m256i high = _mm512_extracti64x4_epi64(_mm512_castps_si512(x), 1);
+    return count > LANES ? _mm256_add_ps(sums, _mm256_castsi256_ps(high)) : sums;
+}
+
+/* a * b + c, and c - a * b, rounded once; the larger, which is b where one is no number; the nearest whole number; 2 to
+such a one; a where x has a minus, else b; and x with one. */
+INLINE Sums fused(Sums a, Sums b, Sums c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+INLINE Sums less_fused(Sums a, Sums b, Sums c)
+{
+    return _mm512_fnmadd_ps(a, b, c);
+}
+
+INLINE Sums larger(Sums a, Sums b)
+{
+    return _mm512_max_ps(a, b);
+}
+
+INLINE Sums nearest(Sums x)
+{
+    return _mm512_roundscale_ps(x, 0);
+}
+
+INLINE Sums power_of_two(Sums x)
+{
+    const Whole biased = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
+}
+
+INLINE Sums where_minus(Sums x, Sums a, Sums b)
+{
+    return _mm512_mask_blend_ps(_mm512_cmplt_epi32_mask(_mm512_castps_si512(x), none()), b, a);
+}
+
+INLINE Sums with_minus(Sums x)
+{
+    return _mm512_castsi512_ps(_mm512_or_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(INT32_MIN)));
+}
+
 /* BLOCK floats of so many bits. */
 INLINE Sums widened(const char *w, const int bits)
 {
@@ -244,6 +304,60 @@ INLINE Sums repeated(float x)
     return _mm256_set1_ps(x);
 }
 
+INLINE Sums loaded_some(const float *x, int64_t count)
+{
+    (void)count;
+    return _mm256_loadu_ps(x);
+}
+
+INLINE void store_some(float *y, Sums x, int64_t count)
+{
+    (void)count;
+    _mm256_storeu_ps(y, x);
+}
+
+INLINE __m256 added_some(__m256 sums, Sums x, int64_t count)
+{
+    (void)count;
+    return _mm256_add_ps(sums, x);
+}
+
+INLINE Sums fused(Sums a, Sums b, Sums c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+
+INLINE Sums less_fused(Sums a, Sums b, Sums c)
+{
+    return _mm256_fnmadd_ps(a, b, c);
+}
+
+INLINE Sums larger(Sums a, Sums b)
+{
+    return _mm256_max_ps(a, b);
+}
+
+INLINE Sums nearest(Sums x)
+{
+    return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT);
+}
+
+INLINE Sums power_of_two(Sums x)
+{
+    const Whole biased = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
+}
+
+INLINE Sums where_minus(Sums x, Sums a, Sums b)
+{
+    return _mm256_blendv_ps(b, a, x);
+}
+
+INLINE Sums with_minus(Sums x)
+{
+    return _mm256_or_ps(x, _mm256_set1_ps(-0.0f));
+}
+
 INLINE Sums widened(const char *w, const int bits)
 {
     return floats(w, bits);
@@ -289,4 +403,25 @@ INLINE __m128i shortened(const float *x)
 }
 
 #endif
+
+/* Of so many floats that are left, whole LANES, those that are in the next register. */
+INLINE int64_t next_of(int64_t left)
+{
+    return left > LANES ? BLOCK : LANES;
+}
+
+/* e to the x, for x from -87 to 0 (below, as at -87; what is no number stays so): 2 to the whole part times a
+polynomial of the rest. */
+INLINE Sums exponential(Sums x)
+{
+    x = larger(repeated(-87.0f), x);
+    const Sums whole = nearest(x * repeated(1.44269504f));
+    const Sums rest = less_fused(whole, repeated(-2.12194440e-4f), less_fused(whole, repeated(0.693359375f), x));
+    static const float taylor[] = {1 / 720.0f, 1 / 120.0f, 1 / 24.0f, 1 / 6.0f, 0.5f, 1.0f, 1.0f};
+    Sums y = repeated(1 / 5040.0f);
+    for (int i = 0; i < 7; i++)
+        y = fused(y, rest, repeated(taylor[i]));
+    return y * power_of_two(whole);
+}
+
 #endif
