@@ -243,17 +243,8 @@ class Slots:
         last = self.live - 1
         if row != last:
             self.cache.move(last, row)
-            moving = (
-                self.said,
-                self.codes,
-                self.draws,
-                self.counts,
-                self.logprobs,
-                self.logits,
-                self.last,
-                self.positions,
-            )
-            for table in moving:
+            said = self.said, self.codes, self.counts, self.last, self.positions
+            for table in (*said, self.draws, self.logprobs, self.logits):
                 table[row] = table[last]
             self.owners[row] = self.owners[last]
         self.owners.pop()

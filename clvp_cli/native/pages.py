@@ -1,9 +1,9 @@
 """Memory for what every step reads, in large pages where the system has them: fewer addresses are to be translated.
 
-For weights of 8 bits: those that are larger would wait longer for their pages, which virtual machines are slow to give,
-than a short run gains by them. Tensors share slabs, for most are smaller than they should be to have pages of their
-own; a slab is freed with the last of them. Linux alone gives such pages to who asks; elsewhere, tensors are as PyTorch
-makes them.
+For weights of 8 bits, and what rows keep: larger weights would wait longer for their pages, which virtual machines are
+slow to give, than a short run gains by them. Weights share slabs, for most are smaller than they should be to have
+pages of their own; a slab is freed with the last of them. Linux alone gives such pages to who asks; elsewhere, tensors
+are as PyTorch makes them.
 """
 
 from __future__ import annotations
