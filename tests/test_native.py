@@ -606,25 +606,39 @@ def test_a_sequence_is_encoded_alike_among_any_others(dtype):
         assert spoilt[place].isnan().all() if place == 2 else torch.equal(spoilt[place], among)
 
 
-@pytest.mark.skipif(not native.is_wide(), reason="no AVX512-VNNI, or no kernels for it")
-@pytest.mark.parametrize("dtype", [torch.int8, *native.FLOATS])
-@pytest.mark.parametrize("width", [40, 48])
-def test_wider_kernels_encode_the_same_bits(dtype, width):
-    """In a process of their own, the others do."""
+def encoded(width, dtype):
+    """What an encoder's layer makes of some sequences."""
     draw = torch.Generator().manual_seed(1)
     x, angles = torch.randn(sum(LENGTHS), 3 * width, generator=draw), torch.rand(max(LENGTHS), 8, generator=draw)
     norms, weights = encoder_parts(3, width, 80, dtype)
-    made = native.EncoderStack([native.EncoderLayer(norms, weights, 3)])(x, native.Sequences(LENGTHS, *turns(angles)))
+    return native.EncoderStack([native.EncoderLayer(norms, weights, 3)])(x, native.Sequences(LENGTHS, *turns(angles)))
+
+
+def stepped(width, dtype):
+    """What a decoder's step makes of some codes, and what it keeps."""
+    norms, weights = layer_parts(3, width, 112, dtype)
+    lengths = [7, 0, 31, 31, 2, 64, 9, 15, 16, 17, 40]
+    _, kept, counts, _, laid = caches(len(lengths), 3, width, 80, lengths, dtype)
+    cache = chunked(kept, dtype)
+    places = native.Places([native.Attention(cache, laid, torch.arange(len(lengths)) % 2)])
+    decoder, *_ = decoder_of(norms, weights, 3, 1)
+    made = decoder(torch.arange(len(lengths)).unsqueeze(1), counts.unsqueeze(1), places, counts)
+    return torch.cat((made.flatten(), cache.float().flatten().nan_to_num()))
+
+
+@pytest.mark.skipif(not native.is_wide(), reason="no AVX512-VNNI, or no kernels for it")
+@pytest.mark.parametrize("dtype", [torch.int8, *native.FLOATS])
+@pytest.mark.parametrize("width", [40, 48])
+@pytest.mark.parametrize("what", [encoded, stepped])
+def test_wider_kernels_compute_the_same_bits(what, dtype, width):
+    """In a process of their own, the others do."""
     code = (
         "import sys; sys.path.insert(0, 'tests'); import torch; from test_native import *; assert not native.is_wide();"
-        f"draw = torch.Generator().manual_seed(1); x = torch.randn(sum(LENGTHS), 3 * {width}, generator=draw);"
-        f"angles = torch.rand(max(LENGTHS), 8, generator=draw); parts = encoder_parts(3, {width}, 80, {dtype});"
-        "stack = native.EncoderStack([native.EncoderLayer(*parts, 3)]);"
-        "sys.stdout.buffer.write(stack(x, native.Sequences(LENGTHS, *turns(angles))).numpy().tobytes())"
+        f"sys.stdout.buffer.write({what.__name__}({width}, {dtype}).numpy().tobytes())"
     )
     env = {**os.environ, "CLVP_NATIVE": "avx2"}
     other = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, cwd=Path(__file__).parents[1])
-    assert other.stdout == made.numpy().tobytes(), other.stderr
+    assert other.stdout == what(width, dtype).numpy().tobytes(), other.stderr
 
 
 def test_tensors_of_a_slab_have_their_own_memory():
