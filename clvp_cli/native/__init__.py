@@ -194,7 +194,7 @@ class Decoder:
     ) -> None:
         """`tables` of codes (V, D) and positions (longest, D), float32; `norms` after layers and before the head."""
         assert all(table.dtype == torch.float32 and table.is_contiguous() for table in tables)
-        self.kept = tables, layers, norms
+        self.kept = tables, layers, norms, head
         self.outputs = head.outputs
         given = *map(address, tables), *map(len, tables), len(layers)
         in_turn = (CLayer * len(layers))(*(layer.described for layer in layers))
