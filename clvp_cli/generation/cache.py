@@ -112,17 +112,21 @@ class RowCache:
         keys, values = slots[..., : self.extent, :].flatten(1, 2)
         return LayerView(slots, keys.transpose(1, 2), values)
 
+    @property
+    def _used(self) -> slice:
+        return slice(self.extent // self.step)
+
     def move(self, source: int, target: int) -> None:
         """Let row `source` take the slot `target`."""
         for tensor in self.layers:
-            tensor[:, target, :, : self.extent // self.step] = tensor[:, source, :, : self.extent // self.step]
+            tensor[:, target, :, self._used] = tensor[:, source, :, self._used]
         self.lengths[target] = self.lengths[source]
 
     def reorder(self, rows: Tensor) -> None:
         """Let slot i hold what slot rows[i] held: beams that fork and die."""
         count = len(rows)
         for tensor in self.layers:
-            tensor[:, :count, :, : self.extent // self.step] = tensor[:, rows, :, : self.extent // self.step]
+            tensor[:, :count, :, self._used] = tensor[:, rows, :, self._used]
         self.lengths[:count] = self.lengths[rows]
 
 

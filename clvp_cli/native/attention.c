@@ -216,27 +216,28 @@ INLINE void attend_to(const Task *task, const Bench *bench, const int bits, cons
     find_in_prompts(task, bench, bits, width);
 }
 
-/* A thread's bench for so many of a step's rows, at `memory` unless that is NULL. Returns its floats. */
-static int64_t bench_for(const Places *places, const int64_t *lengths, int64_t rows, int64_t most, int64_t width,
-                         float *memory, Bench *bench)
+/* A thread's bench for so many of a step's rows, in memory of `size`, which is told. */
+static Bench bench_for(const Places *places, const int64_t *lengths, int64_t rows, int64_t most, int64_t width,
+                       char *memory, size_t *size)
 {
-    int64_t of_prompt = 0, longest = 0, size = 0;
+    int64_t of_prompt = 0, longest = 0;
     for (int64_t n = 0; n < rows; n++) {
         const int64_t inputs = inputs_of(places->prompts + places->of_row[n]), both = inputs + lengths[n] + 1;
         of_prompt = inputs > of_prompt ? inputs : of_prompt;
         longest = both > longest ? both : longest;
     }
-    bench->room = lines((longest + 2 * ABREAST) * sizeof(float)) / sizeof(float);
-    float *shorts, **places_of[] = {&bench->queries, &shorts,       &bench->logits, &bench->own,  &bench->asked,
-                                    &bench->weighing, &bench->found, &bench->steps,  &bench->scales};
-    const int64_t parts[] = {most * width,     most * width / 2, most * bench->room, most * WIDEST, MOST * of_prompt,
-                             MOST * of_prompt, MOST * width,     most,               most};
-    for (int i = 0; i < 9; i++) {
-        *places_of[i] = memory ? memory + size : NULL;
-        size += lines((parts[i] + LANES) * sizeof(float)) / sizeof(float);
-    }
-    bench->shorts = (char *)shorts;
-    return size;
+    Bench bench = {.room = lines((longest + 2 * ABREAST) * sizeof(float)) / sizeof(float)};
+    *size = 0;
+    bench.queries = cut(&memory, size, most * width);
+    bench.shorts = (char *)cut(&memory, size, most * width / 2);
+    bench.logits = cut(&memory, size, most * bench.room);
+    bench.own = cut(&memory, size, most * WIDEST);
+    bench.steps = cut(&memory, size, most);
+    bench.scales = cut(&memory, size, most);
+    bench.asked = cut(&memory, size, MOST * of_prompt);
+    bench.weighing = cut(&memory, size, MOST * of_prompt);
+    bench.found = cut(&memory, size, MOST * width);
+    return bench;
 }
 
 /* The rows that are one task in a head: all of them, but for few heads. */
@@ -249,9 +250,9 @@ static int64_t rows_of_task(int64_t rows, int64_t heads, int64_t threads)
 size_t room_to_attend(const Places *places, const int64_t *lengths, int64_t rows, int64_t heads, int64_t width,
                       int64_t threads)
 {
-    Bench none;
-    const int64_t most = rows_of_task(rows, heads, threads);
-    return threads * bench_for(places, lengths, rows, most, width, NULL, &none) * sizeof(float);
+    size_t of_bench;
+    bench_for(places, lengths, rows, rows_of_task(rows, heads, threads), width, NULL, &of_bench);
+    return threads * of_bench;
 }
 
 /* Writes each row's key and value behind the lengths[n] that it has, then attends to its prompt and to its own.
@@ -261,10 +262,11 @@ multiple of 8 and at most 128. */
 void attend(const float *qkv, int64_t rows, int64_t heads, int64_t width, const Places *places, const int64_t *lengths,
             float *out, char *memory)
 {
-    Bench bench;
     const int64_t most = rows_of_task(rows, heads, omp_get_num_threads()), tasks = (rows + most - 1) / most;
-    const int64_t room = bench_for(places, lengths, rows, most, width, NULL, &bench);
-    bench_for(places, lengths, rows, most, width, (float *)memory + omp_get_thread_num() * room, &bench);
+    size_t of_bench;
+    bench_for(places, lengths, rows, most, width, NULL, &of_bench);
+    char *own = memory + omp_get_thread_num() * of_bench;
+    const Bench bench = bench_for(places, lengths, rows, most, width, own, &of_bench);
 #pragma omp for schedule(static)
     for (int64_t n = 0; n < tasks * heads; n++) {
         const int64_t first = n % tasks * most, count = first + most < rows ? most : rows - first;

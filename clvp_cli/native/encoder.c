@@ -96,7 +96,8 @@ wide. Returns 0, or 1 where no memory is left. */
 EXPORTED int clvp_encode(const EncoderLayer *layers, int64_t count, const Sequences *all, float *x, int threads)
 {
     const int64_t rows = all->starts[all->count], width = layers->qkv.in, heads = layers->heads;
-    const int64_t fitting = ROOM / sizeof(float) / layers->fc1.out, share = rows > threads ? (rows + threads - 1) / threads : 1;
+    const int64_t fitting = ROOM / sizeof(float) / layers->fc1.out;
+    const int64_t share = rows > threads ? (rows + threads - 1) / threads : 1;
     const int64_t at_once = ((fitting < share ? fitting : share) + MOST - 1) / MOST * MOST;
     const int64_t longest = longest_of(all), head = width / heads, bits = bits_of_keys(layers->qkv.bits == 8, head);
     size_t of_bench, of_panel;

@@ -120,6 +120,16 @@ INLINE void *room_of(size_t bytes)
     return aligned_alloc(LINE, lines(bytes));
 }
 
+/* So many floats of `memory`, which then begins behind them; of none, their bytes are counted alone. */
+INLINE float *cut(char **memory, size_t *size, int64_t count)
+{
+    float *start = (float *)*memory;
+    *size += lines(count * sizeof(float));
+    if (*memory)
+        *memory += lines(count * sizeof(float));
+    return start;
+}
+
 /* The sum of eight: neighbours, pairs of these, then the halves, as four_sums has it. */
 INLINE float across(__m256 x)
 {

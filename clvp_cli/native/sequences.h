@@ -22,16 +22,6 @@ typedef struct {
     Laid asked;
 } Bench;
 
-/* So many floats of `memory`, which then begins behind them; of none, their bytes are counted alone. */
-INLINE float *cut(char **memory, size_t *size, int64_t count)
-{
-    float *start = (float *)*memory;
-    *size += lines(count * sizeof(float));
-    if (*memory)
-        *memory += lines(count * sizeof(float));
-    return start;
-}
-
 /* The positions of the longest; a thread's bench for it, in memory of `size`, which is told; and the bits of keys: whole
 numbers where products are of these, if a head is what they take. */
 int64_t longest_of(const Sequences *all);
